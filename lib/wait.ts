@@ -1,0 +1,68 @@
+/**
+ * Waiting for a condition that somebody else brings about.
+ *
+ * A synchronous caller runs the clock's events in place instead of waiting for
+ * a promise. Where that does not bring the condition about, because another task
+ * would have to go on first, it gets the promise after all: what was begun ends
+ * properly in the background, and the public face answers EAGAIN.
+ *
+ * Kernel counterpart: include/linux/wait.h, include/linux/completion.h.
+ *
+ * @module
+ */
+
+import type { Clock } from "./clock.ts";
+import type { MaybePromise } from "./maybe-promise.ts";
+
+/** Tasks that wait for something to change (kernel: `wait_queue_head_t`). */
+export class WaitQueue {
+  #waiters: (() => void)[] = [];
+
+  /**
+   * Waits until `condition` holds (kernel: `wait_event`).
+   *
+   * @param clock Run in place by a synchronous caller.
+   * @param condition Looked at again after each {@linkcode wakeAll}.
+   */
+  wait(clock: Clock, condition: () => boolean): MaybePromise<void> {
+    if (condition()) return;
+    if (clock.inSync && clock.runUntil(condition)) return;
+    return this.#waitAsync(condition);
+  }
+
+  /** Lets every waiter look again (kernel: `wake_up_all`). */
+  wakeAll(): void {
+    if (this.#waiters.length === 0) return;
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const wake of waiters) wake();
+  }
+
+  async #waitAsync(condition: () => boolean): Promise<void> {
+    do {
+      await new Promise<void>((resolve) => this.#waiters.push(resolve));
+    } while (!condition());
+  }
+}
+
+/** Something that happens once (kernel: `struct completion`). */
+export class Completion {
+  #done = false;
+  readonly #queue = new WaitQueue();
+
+  /** Whether it has happened. */
+  get done(): boolean {
+    return this.#done;
+  }
+
+  /** It has happened: every waiter goes on (kernel: `complete_all`). */
+  complete(): void {
+    this.#done = true;
+    this.#queue.wakeAll();
+  }
+
+  /** Waits until it has happened (kernel: `wait_for_completion`). */
+  wait(clock: Clock): MaybePromise<void> {
+    return this.#queue.wait(clock, () => this.#done);
+  }
+}
