@@ -377,3 +377,9 @@ export class RealClock extends EventClock {
     while (this.events.firstTime() <= now) this.events.runFirst();
   }
 }
+
+/** A timestamp as a `Date`.
+ * @param ns Nanoseconds since 1970. */
+export function toDate(ns: number): Date {
+  return new Date(ns / MSEC);
+}

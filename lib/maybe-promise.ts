@@ -47,3 +47,49 @@ async function repeatAsync(
     more = next instanceof Promise ? await next : next;
   }
 }
+
+/**
+ * {@linkcode andThen} for hot paths: `next` is a function that stands alone and
+ * is handed `arg`, so nothing is allocated where nothing waits.
+ */
+export function andThenWith<T, A, R>(
+  value: MaybePromise<T>,
+  next: (value: T, arg: A) => MaybePromise<R>,
+  arg: A,
+): MaybePromise<R> {
+  // The closure lives apart: merely containing one costs a function its context.
+  return value instanceof Promise
+    ? thenWith(value, next, arg)
+    : next(value, arg);
+}
+
+function thenWith<T, A, R>(
+  value: Promise<T>,
+  next: (value: T, arg: A) => MaybePromise<R>,
+  arg: A,
+): Promise<R> {
+  return value.then((v) => next(v, arg));
+}
+
+/** {@linkcode repeat} for hot paths: the step is handed its state. */
+export function repeatWith<A>(
+  step: (arg: A) => MaybePromise<boolean>,
+  arg: A,
+): MaybePromise<void> {
+  for (;;) {
+    const more = step(arg);
+    if (more instanceof Promise) return repeatWithAsync(more, step, arg);
+    if (!more) return;
+  }
+}
+
+async function repeatWithAsync<A>(
+  first: Promise<boolean>,
+  step: (arg: A) => MaybePromise<boolean>,
+  arg: A,
+): Promise<void> {
+  for (let more = await first; more;) {
+    const next = step(arg);
+    more = next instanceof Promise ? await next : next;
+  }
+}

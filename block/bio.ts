@@ -1,0 +1,204 @@
+/**
+ * The unit of block I/O: a run of sectors and the memory that it fills or drains.
+ *
+ * A bio that is too large for its device is split: its front parts become bios
+ * of their own, and the bio itself is advanced to what is left. So after
+ * submission `sector` and `size` are the block layer's; only `vecs` still says
+ * what was asked for.
+ *
+ * Kernel counterpart: block/bio.c, include/linux/bio.h.
+ *
+ * @module
+ */
+
+import { andThenWith, type MaybePromise } from "../lib/maybe-promise.ts";
+import { Completion } from "../lib/wait.ts";
+import { submitBioDetached } from "./blk-core.ts";
+import {
+  BLK_STS_OK,
+  blkStatusToErrno,
+  REQ_SYNC,
+  SECTOR_SIZE,
+} from "./blk-types.ts";
+import type { BlockDevice } from "./blkdev.ts";
+
+export { submitBio } from "./blk-core.ts";
+
+/** Most segments of one bio. */
+export const BIO_MAX_VECS = 256;
+
+/** One contiguous piece of memory (kernel: `struct bio_vec`). */
+export interface BioVec {
+  /** The buffer; only `[offset, offset + len)` belongs to the I/O. */
+  data: Uint8Array;
+  /** First byte in `data`. */
+  offset: number;
+  /** Bytes. */
+  len: number;
+}
+
+/** One I/O (kernel: `struct bio`). */
+export class Bio {
+  /** Where it goes. */
+  bdev: BlockDevice;
+  /** `REQ_OP_*` and `REQ_*` flags. */
+  opf: number;
+  /** First 512-byte sector; advances when a front part is split off. */
+  sector = 0;
+  /**
+   * Bytes of the I/O; grows with {@linkcode addData}; set directly where there is
+   * no payload. Shrinks when a front part is split off.
+   */
+  size = 0;
+  /** Memory, in order. */
+  readonly vecs: BioVec[];
+  /** Entry of `vecs` in which what is left begins (kernel: `bi_idx`). */
+  vecIndex = 0;
+  /** Bytes of that entry that are not part of what is left (kernel: `bi_bvec_done`). */
+  vecDone = 0;
+  /** `BLK_STS_*`, valid in `endIo`. */
+  status = 0;
+  /** Called exactly once, possibly before `submitBio` returns. */
+  endIo: ((bio: Bio) => void) | null = null;
+  /** The submitter's own. */
+  private: unknown = null;
+  /** Completions still to come before `endIo` (kernel: `__bi_remaining`). */
+  remaining = 1;
+
+  /**
+   * Makes a bio without memory (kernel: `bio_alloc`).
+   *
+   * @param bdev Where it goes.
+   * @param opf `REQ_OP_*` and `REQ_*` flags.
+   * @param vecs Memory, if it is that of another bio.
+   */
+  constructor(bdev: BlockDevice, opf: number, vecs: BioVec[] = []) {
+    this.bdev = bdev;
+    this.opf = opf;
+    this.vecs = vecs;
+  }
+
+  /** First sector after the I/O (kernel: `bio_end_sector`). */
+  get endSector(): number {
+    return this.sector + this.size / 512;
+  }
+
+  /**
+   * Appends memory; a piece that follows the last one in memory joins it.
+   * (kernel: `bio_add_page`).
+   *
+   * @returns False if the bio is full: 256 segments, or 2^32 - 1 bytes.
+   */
+  addData(data: Uint8Array, offset: number, len: number): boolean {
+    if (this.size + len > 0xffff_fe00) return false;
+    const n = this.vecs.length;
+    if (n > 0) {
+      const last = this.vecs[n - 1]!;
+      if (last.data === data && last.offset + last.len === offset) {
+        last.len += len;
+        this.size += len;
+        return true;
+      }
+      if (n === BIO_MAX_VECS) return false;
+    }
+    this.vecs.push({ data, offset, len });
+    this.size += len;
+    return true;
+  }
+}
+
+/** Takes `bytes` off the front (kernel: `bio_advance`). */
+export function bioAdvance(bio: Bio, bytes: number): void {
+  bio.sector += bytes / SECTOR_SIZE;
+  bio.size -= bytes;
+  // A bio without payload has no memory to walk.
+  if (bio.vecs.length === 0) return;
+  let done = bio.vecDone + bytes;
+  let index = bio.vecIndex;
+  while (index < bio.vecs.length && done >= bio.vecs[index]!.len) {
+    done -= bio.vecs[index++]!.len;
+  }
+  bio.vecIndex = index;
+  bio.vecDone = done;
+}
+
+/**
+ * Splits the first `sectors` off (kernel: `bio_split`).
+ *
+ * @returns The front as a bio of its own, over the same memory; `bio` is left
+ *   with the rest.
+ */
+export function bioSplit(bio: Bio, sectors: number): Bio {
+  const front = new Bio(bio.bdev, bio.opf, bio.vecs);
+  front.sector = bio.sector;
+  front.size = sectors * SECTOR_SIZE;
+  front.vecIndex = bio.vecIndex;
+  front.vecDone = bio.vecDone;
+  bioAdvance(bio, front.size);
+  return front;
+}
+
+function bioChainEndIo(_bio: Bio): void {
+  throw new Error("BUG: bioEndIo() unwinds chains itself");
+}
+
+/**
+ * Lets `parent` end only after `bio` has; the first error of all becomes the
+ * parent's (kernel: `bio_chain`).
+ */
+export function bioChain(bio: Bio, parent: Bio): void {
+  bio.private = parent;
+  bio.endIo = bioChainEndIo;
+  parent.remaining++;
+}
+
+/**
+ * Completes a bio with the status that it carries (kernel: `bio_endio`).
+ * Runs `endIo` of the bio, or of the last parent of its chain, once all that it
+ * waits for has ended.
+ */
+export function bioEndIo(bio: Bio): void {
+  // A loop: a chain of thousands must not unwind on the stack.
+  let done = bio;
+  while (--done.remaining === 0) {
+    // Whoever gets it may submit it again.
+    done.remaining = 1;
+    if (done.endIo !== bioChainEndIo) {
+      done.endIo?.(done);
+      return;
+    }
+    const parent = done.private as Bio;
+    if (parent.status === BLK_STS_OK) parent.status = done.status;
+    done = parent;
+  }
+}
+
+/** Completes a bio with a status (kernel: `bio_io_error` and its like). */
+export function bioEndWith(bio: Bio, status: number): void {
+  // A part that failed earlier has the say.
+  if (bio.status === BLK_STS_OK) bio.status = status;
+  bioEndIo(bio);
+}
+
+/**
+ * Submits a bio and waits for it (kernel: `submit_bio_wait`). `endIo` and
+ * `private` are used for the waiting.
+ *
+ * @returns 0 or a negative errno: `blkStatusToErrno` of the bio's status.
+ */
+export function submitBioWait(bio: Bio): MaybePromise<number> {
+  const done = new Completion();
+  bio.private = done;
+  bio.endIo = submitBioWaitEndIo;
+  bio.opf |= REQ_SYNC;
+  submitBioDetached(bio);
+  return andThenWith(done.wait(bio.bdev.clock), waitedFor, bio);
+}
+
+function submitBioWaitEndIo(bio: Bio): void {
+  (bio.private as Completion).complete();
+}
+
+function waitedFor(_done: void, bio: Bio): number {
+  return blkStatusToErrno(bio.status);
+}

@@ -1,0 +1,736 @@
+/**
+ * The open file that users hold, after `Deno.FsFile`.
+ *
+ * A newcomer gets this wrong: `readSync` does not make a promise wait. What it has
+ * to wait for is run in place on the clock; where another task would have to go on
+ * first, it throws EAGAIN.
+ *
+ * @module
+ */
+
+import type { Clock } from "../lib/clock.ts";
+import {
+  EAGAIN,
+  EBADF,
+  EFAULT,
+  EINVAL,
+  EIOCBQUEUED,
+  type FsError,
+} from "../lib/errno.ts";
+import { IovIter } from "../lib/iov-iter.ts";
+import { Mutex } from "../lib/locks.ts";
+import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
+import { type Advice, vfsFadvise } from "./fadvise.ts";
+import {
+  FALLOC_FL_COLLAPSE_RANGE,
+  FALLOC_FL_INSERT_RANGE,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_UNSHARE_RANGE,
+  FALLOC_FL_ZERO_RANGE,
+  type FiemapExtent,
+  type FiemapExtentInfo,
+  type File,
+  MAX_LFS_FILESIZE,
+} from "./fs.ts";
+import { FIEMAP_FLAG_SYNC, vfsFiemap } from "./ioctl.ts";
+import {
+  IOCB_APPEND,
+  IOCB_ATOMIC,
+  IOCB_DIRECT,
+  IOCB_DONTCACHE,
+  IOCB_DSYNC,
+  IOCB_HIPRI,
+  IOCB_NOWAIT,
+  IOCB_SYNC,
+  IOCB_SYNC_CALL,
+  Kiocb,
+} from "./kiocb.ts";
+import { fileClose, vfsFallocate, vfsFtruncate } from "./open.ts";
+import { vfsLlseek, vfsRead, vfsWrite } from "./read-write.ts";
+import { type FileInfo, vfsGetattr } from "./stat.ts";
+import { syncFileRange, vfsFsync } from "./sync.ts";
+import {
+  checkFlag,
+  checkInteger,
+  checkOffset,
+  checkOptions,
+  failure,
+  orThrow,
+  runSync,
+  type Syscall,
+  unknownOption,
+} from "./syscall.ts";
+
+/** Bytes that a stream reads at once. */
+const STREAM_CHUNK = 65536;
+
+/** Options of a read, after preadv2(2). */
+export interface ReadOptions {
+  /** Offset in the file, bytes; the file position, which then moves, if absent. */
+  at?: number;
+  /** EAGAIN rather than wait for I/O or a lock (RWF_NOWAIT). */
+  nowait?: boolean;
+  /** Drop the pages once they have been used (RWF_DONTCACHE). */
+  dontcache?: boolean;
+  /** Poll for the completion (RWF_HIPRI). */
+  hipri?: boolean;
+}
+
+/** Options of a write, after pwritev2(2). */
+export interface WriteOptions extends ReadOptions {
+  /** Write at the end of the file (RWF_APPEND). */
+  append?: boolean;
+  /** Data is durable when the call returns (RWF_DSYNC). */
+  dsync?: boolean;
+  /** Data and attributes are durable when the call returns (RWF_SYNC). */
+  sync?: boolean;
+  /** All or nothing, even if the power fails (RWF_ATOMIC). */
+  atomic?: boolean;
+}
+
+/** What part of the extent map to ask for, and how. */
+export interface FiemapOptions {
+  /** First byte; 0 if absent. */
+  start?: number;
+  /** Bytes; to the end of the file if absent. */
+  length?: number;
+  /** Write back the file first. */
+  sync?: boolean;
+  /** Most extents, above 0. */
+  max?: number;
+}
+
+// `at` of the options parsed last, -1 if absent; taken at once. To hand it back in an
+// object would make one for each call.
+let parsedAt = -1;
+
+const READ = false;
+const WRITE = true;
+
+/** A read or write that goes on; used again and again by its file. */
+class Call extends Kiocb {
+  readonly iter: IovIter = new IovIter();
+  readonly complete: (call: Call, ret: number) => void;
+  write = false;
+  /** Offset asked for, bytes; -1 for the file position. */
+  at = -1;
+  /** Bytes asked for. */
+  length = 0;
+  resolve!: (value: number | null) => void;
+  reject!: (error: Error) => void;
+  // Functions made once, not for each call.
+  readonly executor = (
+    resolve: (value: number | null) => void,
+    reject: (error: Error) => void,
+  ): void => {
+    this.resolve = resolve;
+    this.reject = reject;
+  };
+  readonly settle = (ret: number): void => {
+    if (ret !== -EIOCBQUEUED) this.complete(this, ret);
+  };
+  /** What a layer throws is a bug: the caller sees it. */
+  readonly crash = (error: Error): void => this.reject(error);
+
+  constructor(file: File, complete: (call: Call, ret: number) => void) {
+    super(file);
+    this.complete = complete;
+  }
+}
+
+/** `Kiocb.kiComplete` of asynchronous calls. */
+function callComplete(iocb: Kiocb, ret: number): void {
+  const call = iocb as Call;
+  call.complete(call, ret);
+}
+
+/**
+ * An open file. Offsets and lengths are bytes; every method throws, or rejects with,
+ * an `FsError`: EBADF once it is closed, EINVAL for an argument that makes no sense,
+ * and what Linux answers otherwise.
+ *
+ * Each method has a synchronous twin, which throws EAGAIN where it would have to
+ * wait for another task.
+ */
+export class FsFile implements Disposable, AsyncDisposable {
+  readonly #file: File;
+  readonly #clock: Clock;
+  readonly #position = new Mutex();
+  readonly #calls: Call[] = [];
+  #inFlight = 0;
+  #closed = false;
+  #released: MaybePromise<void> = undefined;
+  #readable: ReadableStream<Uint8Array<ArrayBuffer>> | null = null;
+  #writable: WritableStream<Uint8Array<ArrayBufferLike>> | null = null;
+
+  /** Only a mount makes them. @param file Is closed with it. */
+  constructor(file: File) {
+    this.#file = file;
+    this.#clock = file.inode.sb.bdev.clock;
+  }
+
+  /** As given to open. */
+  get path(): string {
+    return this.#file.path;
+  }
+
+  /**
+   * Reads up to `p.length` bytes.
+   *
+   * Calls on a file that is open for direct I/O may be many at a time; those without
+   * `at` take turns.
+   *
+   * @returns Bytes read, or null at the end of the file.
+   * @throws FsError EBADF (not open for reading), EISDIR, EAGAIN (nowait), EINVAL
+   *   (unaligned direct I/O), EIO (the device failed), EOPNOTSUPP (an option that the
+   *   file does not support).
+   */
+  read(p: Uint8Array, options?: ReadOptions): Promise<number | null> {
+    try {
+      return this.#later(p, this.#flags(options, READ), READ);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** {@linkcode FsFile.read}, synchronously. */
+  readSync(p: Uint8Array, options?: ReadOptions): number | null {
+    const n = this.#now(p, this.#flags(options, READ), READ);
+    return n === 0 && p.length > 0 ? null : n;
+  }
+
+  /**
+   * Writes up to `p.length` bytes.
+   *
+   * @returns Bytes written; fewer only where write(2) may, as when the device fills
+   *   up.
+   * @throws FsError EBADF (not open for writing), ENOSPC, EFBIG, EAGAIN (nowait),
+   *   EINVAL (unaligned direct I/O), EIO, ETXTBSY (a swap file), EOPNOTSUPP (an option
+   *   that the file does not support).
+   */
+  write(p: Uint8Array, options?: WriteOptions): Promise<number> {
+    try {
+      const written = this.#later(p, this.#flags(options, WRITE), WRITE);
+      return written as Promise<number>;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** {@linkcode FsFile.write}, synchronously. */
+  writeSync(p: Uint8Array, options?: WriteOptions): number {
+    return this.#now(p, this.#flags(options, WRITE), WRITE);
+  }
+
+  /**
+   * Moves the file position.
+   *
+   * @param whence `Deno.SeekMode`, or `SEEK_DATA`, `SEEK_HOLE`.
+   * @returns The new position.
+   * @throws FsError EINVAL (unknown whence, or a position below 0 or beyond the
+   *   largest file), ENXIO (no data or hole from `offset` on).
+   */
+  async seek(offset: number, whence: number): Promise<number> {
+    return await this.#seek(offset, whence);
+  }
+
+  /** {@linkcode FsFile.seek}, synchronously. */
+  seekSync(offset: number, whence: number): number {
+    const call = this.#call("lseek", "seek in");
+    return runSync(this.#clock, call, () => this.#seek(offset, whence));
+  }
+
+  #seek(offset: number, whence: number): MaybePromise<number> {
+    const call = this.#call("lseek", "seek in");
+    const file = this.#open(call);
+    checkInteger(call, "offset", offset);
+    if (this.#clock.inSync && this.#position.isLocked) {
+      throw failure(call, EAGAIN, "another call uses the position");
+    }
+    const sought = andThen(
+      this.#position.lock(),
+      () => vfsLlseek(file, offset, whence),
+    );
+    return andThen(sought, (pos) => {
+      this.#position.unlock();
+      if (pos >= 0) return pos;
+      throw failure(call, pos, `offset ${offset}, whence ${whence}`);
+    });
+  }
+
+  /** What is known of the file. */
+  stat(): Promise<FileInfo> {
+    return Promise.try(() => this.statSync());
+  }
+
+  /** {@linkcode FsFile.stat}, synchronously. */
+  statSync(): FileInfo {
+    return vfsGetattr(this.#open(this.#call("fstat", "stat")).inode);
+  }
+
+  /**
+   * Sets the size: what is cut off is gone, what is added reads as zero.
+   *
+   * @param len Bytes; 0 if absent.
+   * @throws FsError EINVAL (negative, or not a regular file open for writing), EFBIG,
+   *   ETXTBSY (a swap file).
+   */
+  async truncate(len = 0): Promise<void> {
+    await this.#truncate(len);
+  }
+
+  /** {@linkcode FsFile.truncate}, synchronously. */
+  truncateSync(len = 0): void {
+    const call = this.#call("ftruncate", "truncate");
+    runSync(this.#clock, call, () => this.#truncate(len));
+  }
+
+  #truncate(len: number): MaybePromise<void> {
+    const call = this.#call("ftruncate", "truncate");
+    checkOffset(call, "length", len);
+    return this.#done(call, vfsFtruncate(this.#open(call), len));
+  }
+
+  /** Makes data and attributes durable (fsync).
+   * @throws FsError EIO, ENOSPC: what writeback met since the file was opened or last
+   *   synced. */
+  async sync(): Promise<void> {
+    await this.#fsync(false);
+  }
+
+  /** {@linkcode FsFile.sync}, synchronously. */
+  syncSync(): void {
+    const call = this.#call("fsync", "sync");
+    runSync(this.#clock, call, () => this.#fsync(false));
+  }
+
+  /** Makes data durable, and what is needed to read it (fdatasync). Throws as
+   * {@linkcode FsFile.sync}. */
+  async syncData(): Promise<void> {
+    await this.#fsync(true);
+  }
+
+  /** {@linkcode FsFile.syncData}, synchronously. */
+  syncDataSync(): void {
+    const call = this.#call("fdatasync", "sync");
+    runSync(this.#clock, call, () => this.#fsync(true));
+  }
+
+  #fsync(datasync: boolean): MaybePromise<void> {
+    const call = this.#call(datasync ? "fdatasync" : "fsync", "sync");
+    return this.#done(call, vfsFsync(this.#open(call), datasync));
+  }
+
+  /**
+   * Writes back a range of data, without attributes and without a flush of the
+   * device: no guarantee that it survives a power cut (sync_file_range).
+   *
+   * @param length 0 is to the end of the file.
+   * @param flags `SYNC_FILE_RANGE_*`; all of them if absent.
+   * @throws FsError EINVAL (unknown flag), ESPIPE (no data), EIO.
+   */
+  async syncRange(offset: number, length: number, flags = 7): Promise<void> {
+    await this.#syncRange(offset, length, flags);
+  }
+
+  /** {@linkcode FsFile.syncRange}, synchronously. */
+  syncRangeSync(offset: number, length: number, flags = 7): void {
+    const call = this.#call("sync_file_range", "sync a range of");
+    runSync(
+      this.#clock,
+      call,
+      () => this.#syncRange(offset, length, flags),
+    );
+  }
+
+  #syncRange(
+    offset: number,
+    length: number,
+    flags: number,
+  ): MaybePromise<void> {
+    const call = this.#call("sync_file_range", "sync a range of");
+    const file = this.#open(call);
+    checkRange(call, offset, length);
+    checkOffset(call, "flags", flags);
+    if (flags > 7) {
+      throw failure(call, EINVAL, `flags ${flags} are not below 8`);
+    }
+    return this.#done(call, syncFileRange(file, offset, length, flags));
+  }
+
+  /**
+   * Preallocates, punches, zeroes, collapses or inserts a range.
+   *
+   * @param mode `FALLOC_FL_*`; 0 preallocates.
+   * @param length Above 0.
+   * @throws FsError EOPNOTSUPP (no such mode), EBADF (not open for writing), EFBIG,
+   *   ENOSPC, EISDIR, ETXTBSY (a swap file), EINVAL (unaligned collapse or insert).
+   */
+  async fallocate(mode: number, offset: number, length: number): Promise<void> {
+    await this.#fallocate(mode, offset, length);
+  }
+
+  /** {@linkcode FsFile.fallocate}, synchronously. */
+  fallocateSync(mode: number, offset: number, length: number): void {
+    const call = this.#call("fallocate", fallocateTask(mode));
+    runSync(
+      this.#clock,
+      call,
+      () => this.#fallocate(mode, offset, length),
+    );
+  }
+
+  #fallocate(mode: number, offset: number, length: number): MaybePromise<void> {
+    const call = this.#call("fallocate", fallocateTask(mode));
+    const file = this.#open(call);
+    checkRange(call, offset, length);
+    if (length === 0) throw failure(call, EINVAL, "length is 0");
+    if (!Number.isInteger(mode)) {
+      throw failure(call, EINVAL, `mode ${mode} is not a whole number`);
+    }
+    return this.#done(call, vfsFallocate(file, mode, offset, length));
+  }
+
+  /**
+   * The extents of the file, in order, without holes.
+   *
+   * @throws FsError EOPNOTSUPP (the file system has none), EINVAL (length 0), EFBIG
+   *   (beyond the largest file).
+   */
+  async fiemap(options: FiemapOptions = {}): Promise<FiemapExtent[]> {
+    return await this.#fiemap(options);
+  }
+
+  /** {@linkcode FsFile.fiemap}, synchronously. */
+  fiemapSync(options: FiemapOptions = {}): FiemapExtent[] {
+    const call = this.#call("ioctl", "map the extents of");
+    return runSync(this.#clock, call, () => this.#fiemap(options));
+  }
+
+  #fiemap(options: FiemapOptions): MaybePromise<FiemapExtent[]> {
+    const call = this.#call("ioctl", "map the extents of");
+    const { inode } = this.#open(call);
+    checkOptions(call, options, ["start", "length", "sync", "max"]);
+    const { start = 0, length = MAX_LFS_FILESIZE, max } = options;
+    checkRange(call, start, length);
+    if (max !== undefined && checkOffset(call, "max", max) === 0) {
+      throw failure(call, EINVAL, "max is 0");
+    }
+    const info: FiemapExtentInfo = {
+      flags: checkFlag(call, "sync", options.sync) ? FIEMAP_FLAG_SYNC : 0,
+      extentsMax: max ?? Number.MAX_SAFE_INTEGER,
+      extentsMapped: 0,
+      extents: [],
+    };
+    return andThen(vfsFiemap(inode, info, start, length), (error) => {
+      if (error < 0) throw failure(call, error, `range ${start}+${length}`);
+      return info.extents;
+    });
+  }
+
+  /**
+   * Says how a range will be used (posix_fadvise); `"dontneed"` drops its clean
+   * pages.
+   *
+   * @param length 0 is to the end of the file.
+   */
+  async advise(advice: Advice, offset = 0, length = 0): Promise<void> {
+    await this.#advise(advice, offset, length);
+  }
+
+  /** {@linkcode FsFile.advise}, synchronously. */
+  adviseSync(advice: Advice, offset = 0, length = 0): void {
+    const call = this.#call("fadvise64", "advise on");
+    runSync(this.#clock, call, () => this.#advise(advice, offset, length));
+  }
+
+  #advise(advice: Advice, offset: number, length: number): MaybePromise<void> {
+    const call = this.#call("fadvise64", "advise on");
+    const file = this.#open(call);
+    checkRange(call, offset, length);
+    const advised = vfsFadvise(file, offset, length, advice);
+    return andThen(advised, (error) => {
+      if (error < 0) throw failure(call, error, `advice "${advice}"`);
+    });
+  }
+
+  /** The bytes from the file position on. The file is closed at the end, when the
+   * stream is cancelled, and when a read fails. */
+  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    this.#readable ??= new ReadableStream({
+      type: "bytes",
+      autoAllocateChunkSize: STREAM_CHUNK,
+      pull: async (controller) => {
+        const request = controller.byobRequest!;
+        const n = await this.#orClose(this.read(request.view as Uint8Array));
+        if (n === null) {
+          controller.close();
+          this[Symbol.dispose]();
+        }
+        request.respond(n ?? 0);
+      },
+      cancel: () => this[Symbol.dispose](),
+    });
+    return this.#readable;
+  }
+
+  /** Writes from the file position on. The file is closed with the stream, and when a
+   * write fails. */
+  get writable(): WritableStream<Uint8Array<ArrayBufferLike>> {
+    this.#writable ??= new WritableStream({
+      write: async (chunk: Uint8Array) => {
+        for (let done = 0; done < chunk.length;) {
+          done += await this.#orClose(this.write(chunk.subarray(done)));
+        }
+      },
+      close: () => this[Symbol.dispose](),
+      abort: () => this[Symbol.dispose](),
+    });
+    return this.#writable;
+  }
+
+  async #orClose<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Closes the file; calls that go on are finished first.
+   * @throws FsError EBADF if it is closed already. */
+  close(): void {
+    if (this.#closed) throw failure(this.#call("close", "close"), EBADF);
+    this.#closed = true;
+    if (this.#inFlight === 0) this.#released = fileClose(this.#file);
+  }
+
+  /** Closes the file if it is open. */
+  [Symbol.dispose](): void {
+    if (!this.#closed) this.close();
+  }
+
+  /** Closes the file if it is open, and waits for what that frees. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this[Symbol.dispose]();
+    await this.#released;
+  }
+
+  #call(name: string, task: string): Syscall {
+    return { name, task, path: this.#file.path };
+  }
+
+  #open(call: Syscall): File {
+    if (this.#closed) throw failure(call, EBADF, "the file is closed");
+    return this.#file;
+  }
+
+  #done(call: Syscall, result: MaybePromise<number>): MaybePromise<void> {
+    return andThen(result, (error) => {
+      orThrow(call, error);
+    });
+  }
+
+  /** Parses the options of a read or write into `RWF_*` and `parsedAt`. */
+  #flags(options: WriteOptions | undefined, write: boolean): number {
+    parsedAt = -1;
+    if (options === undefined) return 0;
+    let rwf = 0;
+    for (const key in options) {
+      switch (key) {
+        case "at":
+          parsedAt = this.#at(options.at, write);
+          continue;
+        case "nowait":
+          rwf |= this.#bit(options.nowait, IOCB_NOWAIT, key, write);
+          continue;
+        case "dontcache":
+          rwf |= this.#bit(options.dontcache, IOCB_DONTCACHE, key, write);
+          continue;
+        case "hipri":
+          rwf |= this.#bit(options.hipri, IOCB_HIPRI, key, write);
+          continue;
+      }
+      if (!write) throw unknownOption(this.#rwCall(write), key);
+      rwf |= this.#writeFlag(options, key);
+    }
+    return rwf;
+  }
+
+  #writeFlag(options: WriteOptions, key: string): number {
+    switch (key) {
+      case "append":
+        return this.#bit(options.append, IOCB_APPEND, key, WRITE);
+      case "dsync":
+        return this.#bit(options.dsync, IOCB_DSYNC, key, WRITE);
+      case "sync":
+        return this.#bit(options.sync, IOCB_SYNC, key, WRITE);
+      case "atomic":
+        return this.#bit(options.atomic, IOCB_ATOMIC, key, WRITE);
+      default:
+        throw unknownOption(this.#rwCall(WRITE), key);
+    }
+  }
+
+  #at(at: number | undefined, write: boolean): number {
+    if (at === undefined) return -1;
+    if (Number.isSafeInteger(at) && at >= 0) return at;
+    return checkOffset(this.#rwCall(write), "offset", at);
+  }
+
+  #bit(
+    value: boolean | undefined,
+    bit: number,
+    key: string,
+    write: boolean,
+  ): number {
+    if (value === true) return bit;
+    if (value !== false && value !== undefined) {
+      checkFlag(this.#rwCall(write), key, value);
+    }
+    return 0;
+  }
+
+  /** A synchronous read or write at `parsedAt`. */
+  #now(p: Uint8Array, rwf: number, write: boolean): number {
+    const at = parsedAt;
+    const positional = at < 0;
+    if (this.#closed || !(p instanceof Uint8Array)) this.#refuse(p, write);
+    if (positional && !this.#position.tryLock()) {
+      throw this.#rwFailure(-EAGAIN, write, at, p.length);
+    }
+    const call = this.#prepare(p, at, write);
+    call.flags |= IOCB_SYNC_CALL;
+    call.kiComplete = null;
+    const clock = this.#clock;
+    clock.enterSync();
+    const ret = write
+      ? vfsWrite(call, call.iter, rwf)
+      : vfsRead(call, call.iter, rwf);
+    clock.leaveSync();
+    if (typeof ret !== "number") return this.#abandon(call, ret);
+    if (positional) this.#movePosition(call, ret);
+    this.#calls.push(call);
+    if (ret < 0) throw this.#rwFailure(ret, write, at, p.length);
+    return ret;
+  }
+
+  /** Another task has to go on first: what was begun ends by itself. */
+  #abandon(call: Call, ret: Promise<number>): never {
+    this.#inFlight++;
+    const { write, at, length } = call;
+    call.resolve = call.reject = () => {};
+    ret.then(call.settle, call.crash);
+    throw this.#rwFailure(-EAGAIN, write, at, length);
+  }
+
+  /** An asynchronous read or write at `parsedAt`. */
+  #later(
+    p: Uint8Array,
+    rwf: number,
+    write: boolean,
+  ): Promise<number | null> {
+    const at = parsedAt;
+    if (this.#closed || !(p instanceof Uint8Array)) this.#refuse(p, write);
+    const call = this.#prepare(p, at, write);
+    call.kiComplete = callComplete;
+    const promise = new Promise<number | null>(call.executor);
+    this.#inFlight++;
+    if (at >= 0) this.#start(call, rwf);
+    else {
+      const taken = this.#position.lock();
+      if (taken instanceof Promise) taken.then(() => this.#start(call, rwf));
+      else this.#start(call, rwf);
+    }
+    return promise;
+  }
+
+  #start(call: Call, rwf: number): void {
+    // Others may have moved it while this call waited for its turn.
+    if (call.at < 0) call.pos = this.#file.pos;
+    const ret = call.write
+      ? vfsWrite(call, call.iter, rwf)
+      : vfsRead(call, call.iter, rwf);
+    if (typeof ret === "number") call.settle(ret);
+    else ret.then(call.settle, call.crash);
+  }
+
+  #prepare(p: Uint8Array, at: number, write: boolean): Call {
+    const file = this.#file;
+    const call = this.#calls.pop() ?? new Call(file, this.#complete);
+    call.write = write;
+    call.at = at;
+    call.length = p.length;
+    call.pos = at < 0 ? file.pos : at;
+    call.flags = file.iocbFlags;
+    call.private = null;
+    call.iter.reset(p);
+    return call;
+  }
+
+  readonly #complete = (call: Call, ret: number): void => {
+    const { write, at, length, resolve, reject } = call;
+    if (at < 0) this.#movePosition(call, ret);
+    this.#calls.push(call);
+    if (ret < 0) reject(this.#rwFailure(ret, write, at, length));
+    else resolve(ret === 0 && !write && length > 0 ? null : ret);
+    if (--this.#inFlight === 0 && this.#closed) {
+      this.#released = fileClose(this.#file);
+    }
+  };
+
+  #movePosition(call: Call, ret: number): void {
+    if (ret > 0) this.#file.pos = call.pos;
+    this.#position.unlock();
+  }
+
+  #refuse(p: unknown, write: boolean): never {
+    const call = this.#rwCall(write);
+    this.#open(call);
+    throw failure(call, EFAULT, `buffer ${p} is not a Uint8Array`);
+  }
+
+  #rwCall(write: boolean): Syscall {
+    return write ? this.#call("pwrite", "write") : this.#call("pread", "read");
+  }
+
+  #rwFailure(
+    errno: number,
+    write: boolean,
+    at: number,
+    length: number,
+  ): FsError {
+    const where = at < 0 ? "the file position" : `offset ${at}`;
+    let detail = `${length} bytes at ${where}`;
+    if (errno === -EINVAL && (this.#file.iocbFlags & IOCB_DIRECT) !== 0) {
+      const unit = this.#file.inode.sb.bdev.limits.logicalBlockSize;
+      detail += `; direct I/O goes by blocks of ${unit} bytes`;
+    }
+    return failure(this.#rwCall(write), errno, detail);
+  }
+}
+
+function checkRange(call: Syscall, offset: number, length: number): void {
+  checkOffset(call, "offset", offset);
+  checkOffset(call, "length", length);
+}
+
+/** What `fallocate` is called for, in its error messages. */
+function fallocateTask(mode: number): string {
+  switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+    case FALLOC_FL_PUNCH_HOLE:
+      return "punch a hole in";
+    case FALLOC_FL_ZERO_RANGE:
+      return "zero a range of";
+    case FALLOC_FL_COLLAPSE_RANGE:
+      return "collapse a range of";
+    case FALLOC_FL_INSERT_RANGE:
+      return "insert a range into";
+    case FALLOC_FL_UNSHARE_RANGE:
+      return "unshare a range of";
+    default:
+      return "preallocate a range of";
+  }
+}

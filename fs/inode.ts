@@ -1,0 +1,217 @@
+/**
+ * The inode cache, and what is common to all inodes: references, locks, direct
+ * I/O counts, timestamps.
+ *
+ * An inode stays in the cache after its last reference went as long as it has a
+ * name: only one without names, and unmount, take it out.
+ *
+ * Kernel counterpart: fs/inode.c, fs/direct-io.c (`inode_dio_*`).
+ *
+ * @module
+ */
+
+/*
+ * Lock order, outermost first:
+ *
+ *   sb.renameMutex              rename between directories
+ *     directory rwsem           ancestor before descendant
+ *       inode.rwsem             of what is unlinked, linked, replaced; read, write
+ *         mapping.invalidateLock
+ *           folio lock
+ *             the file system's mapping lock
+ */
+
+import { EAGAIN } from "../lib/errno.ts";
+import { bugOn } from "../lib/bug.ts";
+import { MSEC } from "../lib/clock.ts";
+import type { MaybePromise } from "../lib/maybe-promise.ts";
+import { truncatePagecacheRange } from "../mm/truncate.ts";
+import { type Inode, S_IFDIR, S_IFMT, S_IFREG, type SuperBlock } from "./fs.ts";
+import { IOCB_NOWAIT, IOCB_SYNC_CALL, type Kiocb } from "./kiocb.ts";
+
+/** Timestamps move on in steps of a kernel tick (`CONFIG_HZ=250`), nanoseconds. */
+const TICK = 4 * MSEC;
+/** relatime: an access time older than this is renewed, nanoseconds. */
+const DAY = 86_400_000 * MSEC;
+
+/** Whether it is a directory (kernel: `S_ISDIR`). */
+export function isDir(inode: Inode): boolean {
+  return (inode.mode & S_IFMT) === S_IFDIR;
+}
+
+/** Whether it is a regular file (kernel: `S_ISREG`). */
+export function isReg(inode: Inode): boolean {
+  return (inode.mode & S_IFMT) === S_IFREG;
+}
+
+/**
+ * Finds a cached inode (kernel: `ilookup`).
+ *
+ * @returns It with a reference for the caller, or null: then the file system
+ *   makes one and hands it to {@linkcode insertInode}.
+ */
+export function iget(sb: SuperBlock, ino: number): Inode | null {
+  const inode = sb.inodes.get(ino);
+  if (inode === undefined) return null;
+  inode.refcount++;
+  return inode;
+}
+
+/** Puts a new inode into the cache, with a reference for the caller (kernel:
+ * `insert_inode_hash`). */
+export function insertInode(inode: Inode): void {
+  const inodes = inode.sb.inodes;
+  bugOn(inodes.has(inode.ino), `inode ${inode.ino} is in the cache already`);
+  inodes.set(inode.ino, inode);
+  inode.refcount++;
+}
+
+/** Takes a further reference (kernel: `ihold`). */
+export function ihold(inode: Inode): void {
+  inode.refcount++;
+}
+
+/**
+ * Gives a reference back; the last one of an inode without names evicts it
+ * (kernel: `iput`).
+ *
+ * The caller holds no lock of the inode.
+ *
+ * @returns When it has been evicted. Nobody needs to wait for it: unmount does.
+ */
+export function iput(inode: Inode): MaybePromise<void> {
+  bugOn(inode.refcount <= 0, `iput() of inode ${inode.ino} without reference`);
+  if (--inode.refcount === 0 && inode.nlink === 0) {
+    return trackWork(inode.sb, evict(inode));
+  }
+}
+
+/**
+ * Takes an inode out of memory: cache, pages and the file system's part (kernel:
+ * `evict`). Its dirty pages are lost; whoever wants them has written them.
+ */
+export function evict(inode: Inode): MaybePromise<void> {
+  const { sb } = inode;
+  sb.inodes.delete(inode.ino);
+  sb.dirtyInodes.delete(inode);
+  const dropped = truncatePagecacheRange(inode.mapping, 0, Infinity);
+  return dropped instanceof Promise
+    ? dropped.then(() => sb.ops.evictInode(inode))
+    : sb.ops.evictInode(inode);
+}
+
+/** Has unmount wait for work that is going on.
+ * @returns `work`. */
+export function trackWork<T>(
+  sb: SuperBlock,
+  work: MaybePromise<T>,
+): MaybePromise<T> {
+  if (work instanceof Promise) {
+    const done = () => sb.pendingWork.delete(work);
+    sb.pendingWork.add(work);
+    work.then(done, done);
+  }
+  return work;
+}
+
+/** The inode has attributes to write (kernel: `mark_inode_dirty`). */
+export function markInodeDirty(inode: Inode): void {
+  inode.dirtied++;
+  inode.sb.dirtyInodes.add(inode);
+}
+
+/**
+ * Takes the inode's rwsem (kernel: `inode_lock`, `inode_lock_shared`).
+ *
+ * @returns 0, or -EAGAIN in a synchronous call where somebody holds it, as only
+ *   another task could give it back.
+ */
+export function inodeLock(
+  inode: Inode,
+  exclusive: boolean,
+): MaybePromise<number> {
+  const { rwsem } = inode;
+  if (exclusive ? rwsem.tryDownWrite() : rwsem.tryDownRead()) return 0;
+  if (inode.sb.bdev.clock.inSync) return -EAGAIN;
+  const waited = exclusive ? rwsem.downWrite() : rwsem.downRead();
+  return waited instanceof Promise ? waited.then(zero) : 0;
+}
+
+/**
+ * Takes the rwsem for a read or write call (kernel: `xfs_ilock_iocb`).
+ *
+ * @returns 0, or -EAGAIN if it is held and the call must not wait
+ *   (`IOCB_NOWAIT`) or is synchronous (`IOCB_SYNC_CALL`).
+ */
+export function inodeLockIocb(
+  iocb: Kiocb,
+  exclusive: boolean,
+): MaybePromise<number> {
+  const { rwsem } = iocb.file.inode;
+  if (exclusive ? rwsem.tryDownWrite() : rwsem.tryDownRead()) return 0;
+  if ((iocb.flags & (IOCB_NOWAIT | IOCB_SYNC_CALL)) !== 0) return -EAGAIN;
+  const waited = exclusive ? rwsem.downWrite() : rwsem.downRead();
+  return waited instanceof Promise ? waited.then(zero) : 0;
+}
+
+/** Gives back what {@linkcode inodeLock} or {@linkcode inodeLockIocb} took. */
+export function inodeUnlock(inode: Inode, exclusive: boolean): void {
+  if (exclusive) inode.rwsem.upWrite();
+  else inode.rwsem.upRead();
+}
+
+function zero(): number {
+  return 0;
+}
+
+/** Direct I/O starts: before any mapping is made (kernel: `inode_dio_begin`). */
+export function inodeDioBegin(inode: Inode): void {
+  inode.dioCount++;
+}
+
+/** Direct I/O has ended (kernel: `inode_dio_end`). */
+export function inodeDioEnd(inode: Inode): void {
+  if (--inode.dioCount === 0) inode.dioWait.wakeAll();
+}
+
+/** Waits for direct I/O in flight. The caller holds the rwsem exclusively, so
+ * that no more of it starts (kernel: `inode_dio_wait`). */
+export function inodeDioWait(inode: Inode): MaybePromise<void> {
+  if (inode.dioCount === 0) return;
+  return inode.dioWait.wait(inode.sb.bdev.clock, () => inode.dioCount === 0);
+}
+
+/** Time for stamps: that of the last tick, in units of `sb.timeGran` (kernel:
+ * `current_time`). Nanoseconds since 1970. */
+export function currentTime(sb: SuperBlock): number {
+  const step = Math.max(TICK, sb.timeGran);
+  return Math.floor(sb.bdev.clock.realtime() / step) * step;
+}
+
+/**
+ * A write is about to change the file: mtime and ctime become now (kernel:
+ * `kiocb_modified`, `file_update_time`).
+ *
+ * @returns 0, or -EAGAIN if a stamp would change and the call must not wait.
+ */
+export function kiocbModified(iocb: Kiocb): number {
+  const { inode } = iocb.file;
+  const now = currentTime(inode.sb);
+  if (inode.mtime === now && inode.ctime === now) return 0;
+  if ((iocb.flags & IOCB_NOWAIT) !== 0) return -EAGAIN;
+  inode.mtime = now;
+  inode.ctime = now;
+  markInodeDirty(inode);
+  return 0;
+}
+
+/** A read happened: atime becomes now if it is older than the last change or than
+ * a day (kernel: `file_accessed` with relatime). */
+export function fileAccessed(inode: Inode): void {
+  const { atime } = inode;
+  const now = currentTime(inode.sb);
+  if (atime > inode.mtime && atime > inode.ctime && now - atime < DAY) return;
+  if (atime === now || inode.sb.readOnly) return;
+  inode.atime = now;
+  markInodeDirty(inode);
+}

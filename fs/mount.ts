@@ -1,0 +1,533 @@
+/**
+ * The mounted file system that users hold.
+ *
+ * @module
+ */
+
+import { BlockDevice } from "../block/blkdev.ts";
+import type { Clock } from "../lib/clock.ts";
+import { EBUSY, EINVAL, ENODEV } from "../lib/errno.ts";
+import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
+import { Mm } from "../mm/mm.ts";
+import { FsFile } from "./fs-file.ts";
+import {
+  type DirEntry as VfsDirEntry,
+  type FileSystemType,
+  FMODE_READ,
+  FMODE_WRITE,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFREG,
+  type StatFs,
+  SuperBlock,
+} from "./fs.ts";
+import { iput, isDir } from "./inode.ts";
+import { IOCB_APPEND, IOCB_DIRECT, IOCB_DSYNC, IOCB_SYNC } from "./kiocb.ts";
+import {
+  type OpenHow,
+  vfsLink,
+  vfsLookup,
+  vfsMkdir,
+  vfsOpen,
+  vfsReaddir,
+  vfsRename,
+  vfsRmdir,
+  vfsUnlink,
+} from "./namei.ts";
+import { vfsTruncate } from "./open.ts";
+import { type FileInfo, vfsGetattr } from "./stat.ts";
+import { vfsMount, vfsUnmount } from "./super.ts";
+import { syncFilesystem } from "./sync.ts";
+import {
+  checkFlag,
+  checkMode,
+  checkOffset,
+  checkOptions,
+  failure,
+  orThrow,
+  runSync,
+  type Syscall,
+} from "./syscall.ts";
+
+/** How to open a file: `Deno.OpenOptions`, and flags of open(2). */
+export interface OpenOptions {
+  /** Open for reading. */
+  read?: boolean;
+  /** Open for writing. */
+  write?: boolean;
+  /** Open for writing at the end of the file, wherever the position is. */
+  append?: boolean;
+  /** Empty the file. */
+  truncate?: boolean;
+  /** Make the file if it is absent. */
+  create?: boolean;
+  /** Make the file; EEXIST if it exists. */
+  createNew?: boolean;
+  /** Permission bits of a new file; 0o644 if absent. */
+  mode?: number;
+  /** Bypass the page cache (O_DIRECT). */
+  direct?: boolean;
+  /** Every write is durable, with attributes, when it returns (O_SYNC). */
+  sync?: boolean;
+  /** Every write is durable when it returns (O_DSYNC). */
+  dsync?: boolean;
+}
+
+const OPEN_OPTIONS = [
+  "read",
+  "write",
+  "append",
+  "truncate",
+  "create",
+  "createNew",
+  "mode",
+  "direct",
+  "sync",
+  "dsync",
+];
+
+/** Options of {@linkcode Mount.mkdir}. */
+export interface MkdirOptions {
+  /** Permission bits; 0o755 if absent. */
+  mode?: number;
+}
+
+/** An entry of a directory, as `Deno.DirEntry`, with its inode number. */
+export interface DirEntry extends Deno.DirEntry {
+  /** Inode number. */
+  ino: number;
+}
+
+/** Options of {@linkcode mount}. */
+export interface MountOptions {
+  /** The file system's own, as after `mount -o`. */
+  options?: string;
+  /** Most bytes of page cache; 1 GiB if absent. */
+  memory?: number;
+}
+
+/**
+ * Mounts a device.
+ *
+ * @param device Holds a file system of the type; one mount at a time.
+ * @param type The kind of file system, such as `xfs`.
+ * @throws FsError EINVAL (not such a file system, or a mount option that does not
+ *   exist; the message says which), EBUSY (mounted already), EUCLEAN (corrupt), EIO.
+ */
+export async function mount(
+  device: BlockDevice,
+  type: FileSystemType,
+  options: MountOptions = {},
+): Promise<Mount> {
+  const call = { name: "mount", task: "mount", path: `${device?.name}` };
+  if (!(device instanceof BlockDevice)) {
+    throw failure(call, EINVAL, `device ${device} is not a block device`);
+  }
+  if (typeof type?.mount !== "function") {
+    throw failure(call, EINVAL, `type ${type} is not a file system type`);
+  }
+  checkOptions(call, options, ["options", "memory"]);
+  const { options: text = "", memory } = options;
+  if (typeof text !== "string") {
+    throw failure(call, EINVAL, `options ${text} are not a string`);
+  }
+  if (memory !== undefined && checkOffset(call, "memory", memory) === 0) {
+    throw failure(call, EINVAL, "memory is 0");
+  }
+  const mm = new Mm(device.clock, memory === undefined ? {} : { memory });
+  const sb = await vfsMount(type, device, mm, text);
+  if (sb instanceof SuperBlock) return new Mount(sb);
+  throw failure(call, sb.errno, sb.message);
+}
+
+/**
+ * A mounted file system. Paths are absolute, with or without the first slash; every
+ * method throws, or rejects with, an `FsError`. What all of them can meet: ENOENT,
+ * ENOTDIR, ENAMETOOLONG (a name above 255 bytes), EINVAL (not a string, or a NUL in
+ * it), EIO, and ENODEV once it is unmounted.
+ *
+ * The methods that end in `Sync` throw EAGAIN where they would have to wait for
+ * another task.
+ */
+export class Mount implements AsyncDisposable {
+  /** The kernel layers' view. */
+  readonly superBlock: SuperBlock;
+  readonly #clock: Clock;
+  #mounted = true;
+  /** Calls that wait for something. */
+  #pending = 0;
+
+  /** Use {@linkcode mount}. */
+  constructor(superBlock: SuperBlock) {
+    this.superBlock = superBlock;
+    this.#clock = superBlock.bdev.clock;
+  }
+
+  /**
+   * Opens a file; for reading if `options` are absent.
+   *
+   * @throws FsError EEXIST (`createNew`), EISDIR (a directory, to be written), EINVAL
+   *   (neither read, write nor append; an option that does not exist; direct I/O that
+   *   the file system does not support), ENOSPC, EROFS.
+   */
+  async open(
+    path: string,
+    options: OpenOptions = { read: true },
+  ): Promise<FsFile> {
+    return await this.#open(path, options);
+  }
+
+  /** {@linkcode Mount.open}, synchronously. */
+  openSync(path: string, options: OpenOptions = { read: true }): FsFile {
+    return this.#now(
+      syscall("open", "open", path),
+      () => this.#open(path, options),
+      (file) => file.close(),
+    );
+  }
+
+  #open(path: string, options: OpenOptions): MaybePromise<FsFile> {
+    const call = syscall("open", "open", path);
+    const sb = this.#enter(call, path);
+    const opened = vfsOpen(sb, path, openHow(call, options));
+    return this.#leave(
+      opened,
+      (file) => new FsFile(orThrow(call, file)),
+    );
+  }
+
+  /** Makes a directory.
+   * @throws FsError EEXIST, EMLINK, ENOSPC, EROFS. */
+  async mkdir(path: string, options: MkdirOptions = {}): Promise<void> {
+    await this.#mkdir(path, options);
+  }
+
+  /** {@linkcode Mount.mkdir}, synchronously. */
+  mkdirSync(path: string, options: MkdirOptions = {}): void {
+    const call = syscall("mkdir", "make", path);
+    this.#now(call, () => this.#mkdir(path, options));
+  }
+
+  #mkdir(path: string, options: MkdirOptions): MaybePromise<void> {
+    const call = syscall("mkdir", "make", path);
+    const sb = this.#enter(call, path);
+    checkOptions(call, options, ["mode"]);
+    const mode = checkMode(call, options.mode, 0o755);
+    return this.#done(call, vfsMkdir(sb, path, mode));
+  }
+
+  /** Removes an empty directory.
+   * @throws FsError ENOTEMPTY, ENOTDIR, EBUSY (the root), EROFS. */
+  async rmdir(path: string): Promise<void> {
+    await this.#rmdir(path);
+  }
+
+  /** {@linkcode Mount.rmdir}, synchronously. */
+  rmdirSync(path: string): void {
+    const call = syscall("rmdir", "remove", path);
+    this.#now(call, () => this.#rmdir(path));
+  }
+
+  #rmdir(path: string): MaybePromise<void> {
+    const call = syscall("rmdir", "remove", path);
+    return this.#done(call, vfsRmdir(this.#enter(call, path), path));
+  }
+
+  /** Removes a name of a file.
+   * @throws FsError EISDIR, EROFS. */
+  async unlink(path: string): Promise<void> {
+    await this.#unlink(path);
+  }
+
+  /** {@linkcode Mount.unlink}, synchronously. */
+  unlinkSync(path: string): void {
+    const call = syscall("unlink", "remove", path);
+    this.#now(call, () => this.#unlink(path));
+  }
+
+  #unlink(path: string): MaybePromise<void> {
+    const call = syscall("unlink", "remove", path);
+    return this.#done(call, vfsUnlink(this.#enter(call, path), path));
+  }
+
+  /** Removes a file, or an empty directory, as `Deno.remove` does.
+   * @throws FsError ENOTEMPTY, EBUSY (the root), EROFS. */
+  async remove(path: string): Promise<void> {
+    await this.#remove(path);
+  }
+
+  /** {@linkcode Mount.remove}, synchronously. */
+  removeSync(path: string): void {
+    const call = syscall("unlink", "remove", path);
+    this.#now(call, () => this.#remove(path));
+  }
+
+  #remove(path: string): MaybePromise<void> {
+    const call = syscall("unlink", "remove", path);
+    const sb = this.#enter(call, path);
+    const removed = andThen(vfsLookup(sb, path), (inode) => {
+      if (typeof inode === "number") return inode;
+      const directory = isDir(inode);
+      iput(inode);
+      return directory ? vfsRmdir(sb, path) : vfsUnlink(sb, path);
+    });
+    return this.#done(call, removed);
+  }
+
+  /** Renames; what `newPath` names is replaced.
+   * @throws FsError EISDIR and ENOTDIR (one is a directory, the other is not),
+   *   ENOTEMPTY or EEXIST (the replaced directory is not empty), EINVAL (into its own
+   *   subtree), EBUSY (the root), EROFS. */
+  async rename(oldPath: string, newPath: string): Promise<void> {
+    await this.#rename(oldPath, newPath);
+  }
+
+  /** {@linkcode Mount.rename}, synchronously. */
+  renameSync(oldPath: string, newPath: string): void {
+    const call = syscall("rename", "rename", oldPath);
+    this.#now(call, () => this.#rename(oldPath, newPath));
+  }
+
+  #rename(oldPath: string, newPath: string): MaybePromise<void> {
+    const call = syscall("rename", "rename", oldPath);
+    const sb = this.#enter(call, oldPath, newPath);
+    const renamed = vfsRename(sb, oldPath, newPath);
+    return this.#done(call, renamed, `to "${newPath}"`);
+  }
+
+  /** Gives a file a further name.
+   * @throws FsError EEXIST, EPERM (a directory), EMLINK, EROFS. */
+  async link(oldPath: string, newPath: string): Promise<void> {
+    await this.#link(oldPath, newPath);
+  }
+
+  /** {@linkcode Mount.link}, synchronously. */
+  linkSync(oldPath: string, newPath: string): void {
+    const call = syscall("link", "link", oldPath);
+    this.#now(call, () => this.#link(oldPath, newPath));
+  }
+
+  #link(oldPath: string, newPath: string): MaybePromise<void> {
+    const call = syscall("link", "link", oldPath);
+    const sb = this.#enter(call, oldPath, newPath);
+    return this.#done(call, vfsLink(sb, oldPath, newPath), `as "${newPath}"`);
+  }
+
+  /** The entries of a directory, without "." and "..". They are read when the first
+   * is asked for.
+   * @throws FsError ENOTDIR, at the first entry. */
+  readDir(path: string): AsyncIterable<DirEntry> {
+    const list = () => Promise.try(() => this.#readDir(path));
+    return {
+      [Symbol.asyncIterator]: () => new DirIterator(list),
+    };
+  }
+
+  /** {@linkcode Mount.readDir}, synchronously. */
+  readDirSync(path: string): Iterable<DirEntry> {
+    const call = syscall("getdents64", "list", path);
+    return this.#now(call, () => this.#readDir(path));
+  }
+
+  #readDir(path: string): MaybePromise<DirEntry[]> {
+    const call = syscall("getdents64", "list", path);
+    const listed = vfsReaddir(this.#enter(call, path), path);
+    return this.#leave(listed, (list) => orThrow(call, list).map(toEntry));
+  }
+
+  /** What is known of a file or directory. */
+  async stat(path: string): Promise<FileInfo> {
+    return await this.#stat(path);
+  }
+
+  /** {@linkcode Mount.stat}, synchronously. */
+  statSync(path: string): FileInfo {
+    return this.#now(syscall("stat", "stat", path), () => this.#stat(path));
+  }
+
+  /** As {@linkcode Mount.stat}, of a symbolic link itself. */
+  async lstat(path: string): Promise<FileInfo> {
+    return await this.#stat(path);
+  }
+
+  /** {@linkcode Mount.lstat}, synchronously. */
+  lstatSync(path: string): FileInfo {
+    return this.statSync(path);
+  }
+
+  #stat(path: string): MaybePromise<FileInfo> {
+    const call = syscall("stat", "stat", path);
+    const found = vfsLookup(this.#enter(call, path), path);
+    return this.#leave(found, (result) => {
+      const inode = orThrow(call, result);
+      const info = vfsGetattr(inode);
+      iput(inode);
+      return info;
+    });
+  }
+
+  /** Sets the size of a file.
+   * @param len Bytes; 0 if absent.
+   * @throws FsError EISDIR, EINVAL (negative), EFBIG, ETXTBSY (a swap file). */
+  async truncate(path: string, len = 0): Promise<void> {
+    await this.#truncate(path, len);
+  }
+
+  /** {@linkcode Mount.truncate}, synchronously. */
+  truncateSync(path: string, len = 0): void {
+    const call = syscall("truncate", "truncate", path);
+    this.#now(call, () => this.#truncate(path, len));
+  }
+
+  #truncate(path: string, len: number): MaybePromise<void> {
+    const call = syscall("truncate", "truncate", path);
+    const sb = this.#enter(call, path);
+    checkOffset(call, "length", len);
+    const truncated = andThen(vfsLookup(sb, path), (inode) => {
+      if (typeof inode === "number") return inode;
+      return andThen(vfsTruncate(inode, len), (error) => {
+        iput(inode);
+        return error;
+      });
+    });
+    return this.#done(call, truncated, `length ${len}`);
+  }
+
+  /** Makes everything durable (syncfs). */
+  async sync(): Promise<void> {
+    await this.#sync();
+  }
+
+  /** {@linkcode Mount.sync}, synchronously. */
+  syncSync(): void {
+    this.#now(syscall("syncfs", "sync", "/"), () => this.#sync());
+  }
+
+  #sync(): MaybePromise<void> {
+    const call = syscall("syncfs", "sync", "/");
+    return this.#done(call, syncFilesystem(this.#enter(call)));
+  }
+
+  /** Space in use and free. */
+  statfs(): StatFs {
+    const sb = this.#enter(syscall("statfs", "stat", "/"));
+    return sb.ops.statfs(sb);
+  }
+
+  /**
+   * Writes everything and gives the device back.
+   *
+   * @throws FsError EBUSY (files are open, or calls go on; nothing has happened then),
+   *   EIO (not everything could be written; it is unmounted all the same).
+   */
+  async unmount(): Promise<void> {
+    const call = syscall("umount", "unmount", this.superBlock.id);
+    const sb = this.#enter(call);
+    if (sb.openFiles > 0) {
+      throw failure(call, EBUSY, `${sb.openFiles} files are open`);
+    }
+    if (this.#pending > 0) {
+      throw failure(call, EBUSY, `${this.#pending} calls go on`);
+    }
+    this.#mounted = false;
+    orThrow(call, await vfsUnmount(sb));
+  }
+
+  /** Unmounts if it is mounted. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#mounted) await this.unmount();
+  }
+
+  /** Begins a call: the file system has to be mounted, and paths strings. */
+  #enter(call: Syscall, ...paths: string[]): SuperBlock {
+    if (!this.#mounted) throw failure(call, ENODEV, "it is unmounted");
+    for (const path of paths) {
+      if (typeof path !== "string") {
+        throw failure(call, EINVAL, `path ${path} is not a string`);
+      }
+    }
+    return this.superBlock;
+  }
+
+  /** Ends a call; unmount must not come between. */
+  #leave<T, R>(
+    result: MaybePromise<T>,
+    end: (result: T) => R,
+  ): MaybePromise<R> {
+    if (!(result instanceof Promise)) return end(result);
+    this.#pending++;
+    return result.then(end).finally(() => this.#pending--);
+  }
+
+  #done(
+    call: Syscall,
+    result: MaybePromise<number>,
+    detail = "",
+  ): MaybePromise<void> {
+    return this.#leave(result, (error) => {
+      if (error < 0) throw failure(call, error, detail);
+    });
+  }
+
+  #now<T>(
+    call: Syscall,
+    run: () => MaybePromise<T>,
+    abandon?: (late: T) => void,
+  ): T {
+    return runSync(this.#clock, call, run, abandon);
+  }
+}
+
+function syscall(name: string, task: string, path: string): Syscall {
+  return { name, task, path };
+}
+
+/** Translates options to what the VFS takes. */
+function openHow(call: Syscall, options: OpenOptions): OpenHow {
+  checkOptions(call, options, OPEN_OPTIONS);
+  const flag = (name: Exclude<keyof OpenOptions, "mode">) =>
+    checkFlag(call, name, options[name]);
+  const append = flag("append");
+  const sync = flag("sync");
+  const exclusive = flag("createNew");
+  const mode = (flag("read") ? FMODE_READ : 0) |
+    (flag("write") || append ? FMODE_WRITE : 0);
+  if (mode === 0) {
+    throw failure(call, EINVAL, "none of read, write and append is true");
+  }
+  return {
+    mode,
+    iocbFlags: (append ? IOCB_APPEND : 0) |
+      (flag("direct") ? IOCB_DIRECT : 0) |
+      (flag("dsync") || sync ? IOCB_DSYNC : 0) | (sync ? IOCB_SYNC : 0),
+    create: flag("create") || exclusive,
+    exclusive,
+    truncate: flag("truncate"),
+    permissions: checkMode(call, options.mode, 0o644),
+  };
+}
+
+function toEntry({ name, ino, type }: VfsDirEntry): DirEntry {
+  return {
+    name,
+    ino,
+    isFile: type === S_IFREG,
+    isDirectory: type === S_IFDIR,
+    isSymlink: type === S_IFLNK,
+  };
+}
+
+/** Walks a list that is asked for at the first step. */
+class DirIterator implements AsyncIterator<DirEntry> {
+  readonly #list: () => Promise<DirEntry[]>;
+  #entries: Iterator<DirEntry> | null = null;
+
+  constructor(list: () => Promise<DirEntry[]>) {
+    this.#list = list;
+  }
+
+  async next(): Promise<IteratorResult<DirEntry>> {
+    this.#entries ??= (await this.#list()).values();
+    return this.#entries.next();
+  }
+}

@@ -1,0 +1,655 @@
+/**
+ * From names to inodes, and changing names.
+ *
+ * A walk takes no reference and no lock: what it found may have gone by the time a
+ * lock is held, so every change looks its name up again under the directory's lock,
+ * and what is handed out is an inode with a reference.
+ *
+ * Kernel counterpart: fs/namei.c, fs/readdir.c.
+ *
+ * @module
+ */
+
+import {
+  EACCES,
+  EAGAIN,
+  EBUSY,
+  EEXIST,
+  EILSEQ,
+  EINVAL,
+  EISDIR,
+  EMLINK,
+  ENAMETOOLONG,
+  ENOENT,
+  ENOTDIR,
+  ENOTEMPTY,
+  EPERM,
+  EROFS,
+} from "../lib/errno.ts";
+import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
+import { dAncestor, type Dentry } from "./dcache.ts";
+import {
+  type DirEntry,
+  type File,
+  FMODE_WRITE,
+  type Inode,
+  S_DEAD,
+  S_SWAPFILE,
+  type SuperBlock,
+} from "./fs.ts";
+import { ihold, inodeLock, inodeUnlock, iput, isDir, isReg } from "./inode.ts";
+import { doTruncate, fileClose, fileOpen } from "./open.ts";
+
+/** Longest name, bytes of UTF-8. */
+const NAME_MAX = 255;
+/** Longest path with its end mark, bytes. */
+const PATH_MAX = 4096;
+
+/** How to open a file (kernel: `struct open_flags`). */
+export interface OpenHow {
+  /** `FMODE_READ`, `FMODE_WRITE`. */
+  mode: number;
+  /** `IOCB_*` of every call on the file. */
+  iocbFlags: number;
+  /** Make it if it is absent (O_CREAT). */
+  create: boolean;
+  /** With `create`: fail if it exists (O_EXCL). */
+  exclusive: boolean;
+  /** Empty it (O_TRUNC). */
+  truncate: boolean;
+  /** Permission bits of a new file. */
+  permissions: number;
+}
+
+/** Where a path leads but for its last name (kernel: `struct nameidata`). */
+interface PathEnd {
+  parent: Dentry;
+  /** Last name; ".", ".." or "/" are no names that can be made or removed. */
+  last: string;
+  /** A slash follows: it has to be a directory. */
+  slashes: boolean;
+}
+
+const utf8 = new TextEncoder();
+
+/** Bytes of a string in UTF-8, exact where it matters. */
+function byteLength(text: string, limit: number): number {
+  return text.length * 3 <= limit ? text.length : utf8.encode(text).length;
+}
+
+/** Splits a path (kernel: `getname`); no names for the root. */
+function getname(path: string): string[] | number {
+  if (path === "") return -ENOENT;
+  if (path.includes("\0")) return -EINVAL;
+  if (!path.isWellFormed()) return -EILSEQ;
+  if (byteLength(path, PATH_MAX - 1) >= PATH_MAX) return -ENAMETOOLONG;
+  return path.split("/").filter((name) => name !== "");
+}
+
+function isDots(name: string): boolean {
+  return name === "." || name === ".." || name === "/";
+}
+
+/** Kernel: `filename_parentat`. */
+function pathParent(
+  sb: SuperBlock,
+  path: string,
+): MaybePromise<PathEnd | number> {
+  const names = getname(path);
+  if (typeof names === "number") return names;
+  const last = names.pop() ?? "/";
+  const slashes = last !== "/" && path.endsWith("/");
+  const walked = walk(sb.dcache.root, names, 0);
+  return andThen(walked, (parent) => {
+    if (typeof parent === "number") return parent;
+    if (!isDir(parent.inode!)) return -ENOTDIR;
+    return { parent, last, slashes };
+  });
+}
+
+/** Follows names from the `next`th on (kernel: `link_path_walk`). */
+function walk(
+  from: Dentry,
+  names: string[],
+  next: number,
+): MaybePromise<Dentry | number> {
+  let dentry = from;
+  for (let i = next; i < names.length; i++) {
+    const found = walkComponent(dentry, names[i]!);
+    if (found instanceof Promise) {
+      return found.then((d) =>
+        typeof d === "number" ? d : walk(d, names, i + 1)
+      );
+    }
+    if (typeof found === "number") return found;
+    dentry = found;
+  }
+  // The wait of a lookup may have seen it go.
+  return dentry.inode === null ? -ENOENT : dentry;
+}
+
+/** One step to something that exists (kernel: `walk_component`). */
+function walkComponent(
+  dir: Dentry,
+  name: string,
+): MaybePromise<Dentry | number> {
+  if (dir.inode === null) return -ENOENT;
+  if (!isDir(dir.inode)) return -ENOTDIR;
+  if (name === "." || name === "/") return dir;
+  if (name === "..") return dir.parent ?? dir;
+  return andThen(lookup(dir, name), (dentry) => {
+    if (typeof dentry === "number") return dentry;
+    return dentry.inode === null ? -ENOENT : dentry;
+  });
+}
+
+/** A name in a directory that the caller has not locked; a negative dentry if
+ * there is none (kernel: `lookup_fast`, `lookup_slow`). */
+function lookup(parent: Dentry, name: string): MaybePromise<Dentry | number> {
+  const cached = parent.children?.get(name);
+  if (cached !== undefined) return cached;
+  if (byteLength(name, NAME_MAX) > NAME_MAX) return -ENAMETOOLONG;
+  const dir = parent.inode!;
+  return andThen(inodeLock(dir, false), (error) => {
+    if (error < 0) return error;
+    return andThen(lookupLocked(parent, name), (dentry) => {
+      inodeUnlock(dir, false);
+      return dentry;
+    });
+  });
+}
+
+/** The same under the directory's lock (kernel: `lookup_one_qstr_excl`). */
+function lookupLocked(
+  parent: Dentry,
+  name: string,
+): MaybePromise<Dentry | number> {
+  const cached = parent.children?.get(name);
+  if (cached !== undefined) return cached;
+  if (byteLength(name, NAME_MAX) > NAME_MAX) return -ENAMETOOLONG;
+  const dir = parent.inode;
+  if (dir === null || (dir.flags & S_DEAD) !== 0) return -ENOENT;
+  if (dir.iop.lookup === undefined) return -ENOTDIR;
+  return andThen(dir.iop.lookup(dir, name), (inode) => {
+    if (typeof inode === "number" && inode !== -ENOENT) return inode;
+    const found = typeof inode === "number" ? null : inode;
+    // Another that also held the lock shared may have been first.
+    const other = parent.children?.get(name);
+    if (other === undefined) return dir.sb.dcache.add(parent, name, found);
+    if (found !== null) iput(found);
+    return other;
+  });
+}
+
+/** Locks in the given order, works, and unlocks. */
+function withLocks<T>(
+  inodes: Inode[],
+  work: () => MaybePromise<T | number>,
+): MaybePromise<T | number> {
+  let taken = 0;
+  const step = (): MaybePromise<T | number> => {
+    if (taken === inodes.length) return work();
+    return andThen(inodeLock(inodes[taken]!, true), (error) => {
+      if (error < 0) return error;
+      taken++;
+      return step();
+    });
+  };
+  return andThen(step(), (result) => {
+    while (taken > 0) inodeUnlock(inodes[--taken]!, true);
+    return result;
+  });
+}
+
+/** Locks the directory and finds the name in it, for a change. */
+function withName<T>(
+  end: PathEnd,
+  work: (dir: Inode, dentry: Dentry) => MaybePromise<T | number>,
+): MaybePromise<T | number> {
+  // Gone since the walk: a wait came between.
+  const dir = end.parent.inode;
+  if (dir === null) return -ENOENT;
+  return withLocks([dir], () => {
+    if ((dir.flags & S_DEAD) !== 0) return -ENOENT;
+    return andThen(
+      lookupLocked(end.parent, end.last),
+      (dentry) => typeof dentry === "number" ? dentry : work(dir, dentry),
+    );
+  });
+}
+
+/** The call waits for an inode that it was the last to hold, if it can wait. */
+function afterIput(
+  sb: SuperBlock,
+  gone: MaybePromise<void>,
+): MaybePromise<number> {
+  if (!(gone instanceof Promise) || sb.bdev.clock.inSync) return 0;
+  return gone.then(() => 0);
+}
+
+/**
+ * Finds what a path names (kernel: `kern_path`).
+ *
+ * @returns The inode with a reference; -ENOENT for an empty path or a name that
+ *   does not exist; -ENOTDIR if a name on the way, or one with a slash behind it, is
+ *   no directory; -ENAMETOOLONG for a name above 255 bytes or a path above 4095;
+ *   -EINVAL for a NUL; -EILSEQ for text that is not Unicode; -EAGAIN in a
+ *   synchronous call that would have to wait for another's lock.
+ */
+export function vfsLookup(
+  sb: SuperBlock,
+  path: string,
+): MaybePromise<Inode | number> {
+  return andThen(pathParent(sb, path), (end) => {
+    if (typeof end === "number") return end;
+    return lookupEnd(end);
+  });
+}
+
+function lookupEnd(end: PathEnd): MaybePromise<Inode | number> {
+  return andThen(walkComponent(end.parent, end.last), (dentry) => {
+    if (typeof dentry === "number") return dentry;
+    const { inode } = dentry;
+    if (inode === null) return -ENOENT;
+    if (end.slashes && !isDir(inode)) return -ENOTDIR;
+    ihold(inode);
+    return inode;
+  });
+}
+
+/**
+ * Opens a file, and makes it before if asked to (kernel: `do_filp_open`).
+ *
+ * @returns The open file; as {@linkcode vfsLookup}, and -EEXIST if it exists and
+ *   must not; -EISDIR for a directory to be written, made or emptied; -EACCES where
+ *   nothing can be made; -EROFS; -EINVAL for direct I/O that the file does not
+ *   support; the file system's errno.
+ */
+export function vfsOpen(
+  sb: SuperBlock,
+  path: string,
+  how: OpenHow,
+): MaybePromise<File | number> {
+  return andThen(pathParent(sb, path), (end) => {
+    if (typeof end === "number") return end;
+    if (!how.create || isDots(end.last)) {
+      return andThen(
+        lookupEnd(end),
+        (inode) => doOpen(inode, path, how, false),
+      );
+    }
+    if (end.slashes) return -EISDIR;
+    return openCreate(end, path, how);
+  });
+}
+
+/** Kernel: `open_last_lookups` with O_CREAT. */
+function openCreate(
+  end: PathEnd,
+  path: string,
+  how: OpenHow,
+): MaybePromise<File | number> {
+  const cached = end.parent.children?.get(end.last)?.inode;
+  if (cached && !how.exclusive) {
+    ihold(cached);
+    return doOpen(cached, path, how, false);
+  }
+  let created = false;
+  const found = withName<Inode>(end, (dir, dentry) => {
+    if (dentry.inode !== null) {
+      ihold(dentry.inode);
+      return dentry.inode;
+    }
+    if (dir.sb.readOnly) return -EROFS;
+    if (dir.iop.create === undefined) return -EACCES;
+    const made = dir.iop.create(dir, end.last, how.permissions & 0o7777);
+    return andThen(made, (inode) => {
+      if (typeof inode === "number") return inode;
+      created = true;
+      dir.sb.dcache.instantiate(end.parent, end.last, inode);
+      ihold(inode);
+      return inode;
+    });
+  });
+  return andThen(found, (inode) => doOpen(inode, path, how, created));
+}
+
+/** Opens what was found; its reference is given back (kernel: `do_open`). */
+function doOpen(
+  inode: Inode | number,
+  path: string,
+  how: OpenHow,
+  created: boolean,
+): MaybePromise<File | number> {
+  if (typeof inode === "number") return inode;
+  const refused = mayOpen(inode, how, created);
+  const opened = refused !== 0
+    ? refused
+    : fileOpen(inode, path, how.mode, how.iocbFlags);
+  const emptied = andThen(opened, (file) => {
+    if (typeof file === "number") return file;
+    if (!how.truncate || created || !isReg(inode)) return file;
+    return andThen(doTruncate(inode, 0), (error) => {
+      if (error === 0) return file;
+      fileClose(file);
+      return error;
+    });
+  });
+  return andThen(emptied, (result) => {
+    iput(inode);
+    return result;
+  });
+}
+
+/** Kernel: `do_open`, `may_open`. */
+function mayOpen(inode: Inode, how: OpenHow, created: boolean): number {
+  if (how.create) {
+    if (how.exclusive && !created) return -EEXIST;
+    if (isDir(inode)) return -EISDIR;
+  }
+  if ((how.mode & FMODE_WRITE) === 0 && !how.truncate) return 0;
+  if (isDir(inode)) return -EISDIR;
+  return inode.sb.readOnly ? -EROFS : 0;
+}
+
+/**
+ * Makes a directory (kernel: `do_mkdirat`).
+ *
+ * @param permissions Permission bits.
+ * @returns 0; as {@linkcode vfsLookup}, and -EEXIST; -EMLINK if the parent can hold
+ *   no more directories; -EPERM where none can be made; -EROFS.
+ */
+export function vfsMkdir(
+  sb: SuperBlock,
+  path: string,
+  permissions: number,
+): MaybePromise<number> {
+  return andThen(pathParent(sb, path), (end) => {
+    if (typeof end === "number") return end;
+    if (isDots(end.last)) return -EEXIST;
+    return withName(end, (dir, dentry) => {
+      if (dentry.inode !== null) return -EEXIST;
+      if (sb.readOnly) return -EROFS;
+      if (dir.iop.mkdir === undefined) return -EPERM;
+      if (dir.nlink >= sb.maxLinks) return -EMLINK;
+      const made = dir.iop.mkdir(dir, end.last, permissions & 0o1777);
+      return andThen(made, (inode) => {
+        if (typeof inode === "number") return inode;
+        sb.dcache.instantiate(end.parent, end.last, inode);
+        return 0;
+      });
+    });
+  });
+}
+
+/** Whether a name can be removed as what the caller takes it for (kernel:
+ * `may_delete`). */
+function mayDelete(victim: Inode, asDirectory: boolean): number {
+  if ((victim.flags & S_SWAPFILE) !== 0) return -EPERM;
+  if (asDirectory) return isDir(victim) ? 0 : -ENOTDIR;
+  return isDir(victim) ? -EISDIR : 0;
+}
+
+/**
+ * Removes a name of a file; the file goes with its last name and last user
+ * (kernel: `do_unlinkat`).
+ *
+ * @returns 0; as {@linkcode vfsLookup}, and -EISDIR for a directory; -EPERM where
+ *   nothing can be removed, or for a swap file; -EROFS.
+ */
+export function vfsUnlink(sb: SuperBlock, path: string): MaybePromise<number> {
+  return andThen(pathParent(sb, path), (end) => {
+    if (typeof end === "number") return end;
+    if (isDots(end.last)) return -EISDIR;
+    if (sb.readOnly) return -EROFS;
+    return removeName(end, false);
+  });
+}
+
+/**
+ * Removes an empty directory (kernel: `do_rmdir`).
+ *
+ * @returns 0; as {@linkcode vfsLookup}, and -ENOTDIR for anything else; -ENOTEMPTY;
+ *   -EBUSY for the root; -EINVAL for "."; -EPERM where nothing can be removed;
+ *   -EROFS.
+ */
+export function vfsRmdir(sb: SuperBlock, path: string): MaybePromise<number> {
+  return andThen(pathParent(sb, path), (end) => {
+    if (typeof end === "number") return end;
+    if (end.last === "/") return -EBUSY;
+    if (end.last === ".") return -EINVAL;
+    if (end.last === "..") return -ENOTEMPTY;
+    if (sb.readOnly) return -EROFS;
+    return removeName(end, true);
+  });
+}
+
+/** Kernel: `vfs_unlink`, `vfs_rmdir`. */
+function removeName(end: PathEnd, asDirectory: boolean): MaybePromise<number> {
+  const { sb } = end.parent.inode!;
+  let gone: MaybePromise<void>;
+  const removed = withName(end, (dir, dentry) => {
+    const victim = dentry.inode;
+    if (victim === null) return -ENOENT;
+    if (end.slashes && !asDirectory) return isDir(victim) ? -EISDIR : -ENOTDIR;
+    const refused = mayDelete(victim, asDirectory);
+    if (refused !== 0) return refused;
+    const { iop } = dir;
+    const removed = withLocks(
+      [victim],
+      () =>
+        (asDirectory
+          ? iop.rmdir?.(dir, end.last, victim)
+          : iop.unlink?.(dir, end.last, victim)) ?? -EPERM,
+    );
+    return andThen(removed, (error) => {
+      if (error !== 0) return error;
+      if (asDirectory) victim.flags |= S_DEAD;
+      gone = sb.dcache.delete(dentry);
+      return 0;
+    });
+  });
+  return andThen(removed, (error) => error !== 0 ? error : afterIput(sb, gone));
+}
+
+/**
+ * Gives a file a further name (kernel: `do_linkat`).
+ *
+ * @returns 0; as {@linkcode vfsLookup}, and -EEXIST if the new name exists; -EPERM
+ *   for a directory; -EMLINK if the file can have no more names; -ENOENT if it has
+ *   lost its last; -EROFS.
+ */
+export function vfsLink(
+  sb: SuperBlock,
+  oldPath: string,
+  newPath: string,
+): MaybePromise<number> {
+  return andThen(vfsLookup(sb, oldPath), (target) => {
+    if (typeof target === "number") return target;
+    return andThen(linkInode(sb, target, newPath), (error) => {
+      iput(target);
+      return error;
+    });
+  });
+}
+
+function linkInode(
+  sb: SuperBlock,
+  target: Inode,
+  path: string,
+): MaybePromise<number> {
+  return andThen(pathParent(sb, path), (end) => {
+    if (typeof end === "number") return end;
+    if (isDots(end.last)) return -EEXIST;
+    return withName(end, (dir, dentry) => {
+      if (dentry.inode !== null) return -EEXIST;
+      if (end.slashes) return -ENOENT;
+      if (sb.readOnly) return -EROFS;
+      if (dir.iop.link === undefined || isDir(target)) return -EPERM;
+      return withLocks([target], () => {
+        if (target.nlink === 0) return -ENOENT;
+        if (target.nlink >= sb.maxLinks) return -EMLINK;
+        const linked = dir.iop.link!(target, dir, end.last);
+        return andThen(linked, (error) => {
+          if (error !== 0) return error;
+          ihold(target);
+          sb.dcache.instantiate(end.parent, end.last, target);
+          return 0;
+        });
+      });
+    });
+  });
+}
+
+/**
+ * Renames, replacing what the new name names (kernel: `do_renameat2`).
+ *
+ * @returns 0, also if both name the same file; as {@linkcode vfsLookup}, and -EBUSY
+ *   for the root, "." and ".."; -EINVAL for a directory into its own subtree;
+ *   -ENOTEMPTY if the new name is above the old; -EISDIR and -ENOTDIR if one is a
+ *   directory and the other is not; -EMLINK; -EPERM where nothing can be renamed;
+ *   -EROFS; the file system's -ENOTEMPTY or -EEXIST for a directory that is not
+ *   empty.
+ */
+export function vfsRename(
+  sb: SuperBlock,
+  oldPath: string,
+  newPath: string,
+): MaybePromise<number> {
+  return andThen(pathParent(sb, oldPath), (from) => {
+    if (typeof from === "number") return from;
+    return andThen(pathParent(sb, newPath), (to) => {
+      if (typeof to === "number") return to;
+      if (isDots(from.last) || isDots(to.last)) return -EBUSY;
+      if (sb.readOnly) return -EROFS;
+      if (from.parent === to.parent) return renameLocked(sb, from, to);
+      return renameAcross(sb, from, to);
+    });
+  });
+}
+
+/** The tree keeps its shape while two directories are locked. */
+function renameAcross(
+  sb: SuperBlock,
+  from: PathEnd,
+  to: PathEnd,
+): MaybePromise<number> {
+  const { renameMutex } = sb;
+  // A synchronous caller could not wait for whoever holds it.
+  if (sb.bdev.clock.inSync && renameMutex.isLocked) return -EAGAIN;
+  const taken = renameMutex.lock();
+  const renamed = andThen(taken, () => renameLocked(sb, from, to));
+  return andThen(renamed, (error) => {
+    renameMutex.unlock();
+    return error;
+  });
+}
+
+/** Locks the directories (kernel: `lock_rename`), then renames. */
+function renameLocked(
+  sb: SuperBlock,
+  from: PathEnd,
+  to: PathEnd,
+): MaybePromise<number> {
+  const oldDir = from.parent.inode;
+  const newDir = to.parent.inode;
+  if (oldDir === null || newDir === null) return -ENOENT;
+  let dirs = [oldDir, newDir];
+  if (oldDir === newDir) dirs = [oldDir];
+  else if (dAncestor(to.parent, from.parent) !== null) dirs = [newDir, oldDir];
+  let gone: MaybePromise<void>;
+  const renamed = withLocks(dirs, () => {
+    if (((oldDir.flags | newDir.flags) & S_DEAD) !== 0) return -ENOENT;
+    return andThen(lookupLocked(from.parent, from.last), (source) => {
+      if (typeof source === "number") return source;
+      if (source.inode === null) return -ENOENT;
+      return andThen(lookupLocked(to.parent, to.last), (target) => {
+        if (typeof target === "number") return target;
+        const refused = mayRename(source, target, from, to);
+        if (refused !== 0) return refused;
+        if (source.inode === target.inode) return 0;
+        return andThen(renameInode(source, target.inode, from, to), (error) => {
+          if (error === 0) gone = sb.dcache.move(source, to.parent, to.last);
+          return error;
+        });
+      });
+    });
+  });
+  return andThen(renamed, (error) => error !== 0 ? error : afterIput(sb, gone));
+}
+
+/** The checks of `do_renameat2` and `vfs_rename`, in their order. */
+function mayRename(
+  source: Dentry,
+  target: Dentry,
+  from: PathEnd,
+  to: PathEnd,
+): number {
+  const inode = source.inode!;
+  const directory = isDir(inode);
+  if (!directory && (from.slashes || to.slashes)) return -ENOTDIR;
+  if (dAncestor(from.parent, to.parent) === source) return -EINVAL;
+  if (dAncestor(to.parent, from.parent) === target) return -ENOTEMPTY;
+  if (target.inode === inode) return 0;
+  const kept = mayDelete(inode, directory);
+  if (kept !== 0) return kept;
+  const victim = target.inode === null ? 0 : mayDelete(target.inode, directory);
+  if (victim !== 0) return victim;
+  const { iop, nlink, sb } = to.parent.inode!;
+  if (iop.rename === undefined) return -EPERM;
+  const moves = directory && target.inode === null && from.parent !== to.parent;
+  return moves && nlink >= sb.maxLinks ? -EMLINK : 0;
+}
+
+/** Kernel: the locked part of `vfs_rename`. */
+function renameInode(
+  source: Dentry,
+  victim: Inode | null,
+  from: PathEnd,
+  to: PathEnd,
+): MaybePromise<number> {
+  const inode = source.inode!;
+  const oldDir = from.parent.inode!;
+  const newDir = to.parent.inode!;
+  const locks = victim === null ? [inode] : [inode, victim];
+  // Names of the same two files can be renamed in two directories at once.
+  locks.sort((a, b) => a.ino - b.ino);
+  const renamed = withLocks(
+    locks,
+    () => oldDir.iop.rename!(oldDir, from.last, inode, newDir, to.last, victim),
+  );
+  return andThen(renamed, (error) => {
+    if (error === 0 && victim !== null && isDir(victim)) victim.flags |= S_DEAD;
+    return error;
+  });
+}
+
+/**
+ * Lists a directory (kernel: `iterate_dir`).
+ *
+ * @returns Its entries but "." and ".."; as {@linkcode vfsLookup}, and -ENOTDIR.
+ */
+export function vfsReaddir(
+  sb: SuperBlock,
+  path: string,
+): MaybePromise<DirEntry[] | number> {
+  return andThen(vfsLookup(sb, path), (dir) => {
+    if (typeof dir === "number") return dir;
+    return andThen(iterateDir(dir), (entries) => {
+      iput(dir);
+      return entries;
+    });
+  });
+}
+
+function iterateDir(dir: Inode): MaybePromise<DirEntry[] | number> {
+  if (!isDir(dir) || dir.fop.iterate === undefined) return -ENOTDIR;
+  return andThen(inodeLock(dir, false), (error) => {
+    if (error < 0) return error;
+    const listed = (dir.flags & S_DEAD) !== 0 ? -ENOENT : dir.fop.iterate!(dir);
+    return andThen(listed, (entries) => {
+      inodeUnlock(dir, false);
+      return entries;
+    });
+  });
+}

@@ -1,0 +1,261 @@
+/**
+ * Metadata blocks in memory, and the blobs that span several of them.
+ *
+ * A block stays here from its first use until it has been written; a sync forgets
+ * the clean ones, as what they say lives on in inodes and groups.
+ *
+ * Kernel counterpart: fs/xfs/xfs_buf.c.
+ *
+ * @module
+ */
+
+import { Bio, submitBio, submitBioWait } from "../../block/bio.ts";
+import {
+  blkStatusToErrno,
+  REQ_META,
+  REQ_OP_READ,
+  REQ_OP_WRITE,
+  REQ_SYNC,
+} from "../../block/blk-types.ts";
+import type { BlockDevice } from "../../block/blkdev.ts";
+import { crc32c } from "../../lib/crc32c.ts";
+import { EFSCORRUPTED, ENOSPC } from "../../lib/errno.ts";
+import { andThen, type MaybePromise } from "../../lib/maybe-promise.ts";
+import { Completion } from "../../lib/wait.ts";
+import {
+  type Allocation,
+  allocVextent,
+  freeExtent,
+  reserveBlocks,
+  unreserveBlocks,
+} from "./alloc.ts";
+import type { XfsMount } from "./mount.ts";
+import { type BlobRef, MAX_RUNS } from "./ondisk.ts";
+
+/** Blocks of one write. */
+const MAX_WRITE = 64;
+
+/** Metadata blocks of one file system (kernel: `struct xfs_buftarg`). */
+export class BufCache {
+  readonly #bdev: BlockDevice;
+  readonly #blockSize: number;
+  readonly #blocks = new Map<number, Uint8Array>();
+  readonly #dirty = new Set<number>();
+
+  /**
+   * A cache with nothing in it.
+   *
+   * @param bdev Device.
+   * @param blockSize Bytes of a block.
+   */
+  constructor(bdev: BlockDevice, blockSize: number) {
+    this.#bdev = bdev;
+    this.#blockSize = blockSize;
+  }
+
+  /**
+   * Brings blocks into memory (kernel: `xfs_buf_read`).
+   *
+   * @returns 0 or a negative errno.
+   */
+  read(fsbno: number, count: number): MaybePromise<number> {
+    let first = 0;
+    while (first < count && this.#blocks.has(fsbno + first)) first++;
+    if (first === count) return 0;
+    const bio = new Bio(this.#bdev, REQ_OP_READ | REQ_META | REQ_SYNC);
+    const bytes = this.#blockSize;
+    const data = new Uint8Array(count * bytes);
+    bio.sector = fsbno * (bytes / 512);
+    bio.addData(data, 0, data.length);
+    return andThen(submitBioWait(bio), (error) => {
+      if (error < 0) return error;
+      for (let i = 0; i < count; i++) {
+        // A block that is in memory may be newer than the device's.
+        if (this.#blocks.has(fsbno + i)) continue;
+        this.#blocks.set(fsbno + i, data.slice(i * bytes, (i + 1) * bytes));
+      }
+      return 0;
+    });
+  }
+
+  /** A block that has been read, or a new one of zeroes (kernel: `xfs_buf_get`). */
+  get(fsbno: number): Uint8Array {
+    let block = this.#blocks.get(fsbno);
+    if (block === undefined) {
+      block = new Uint8Array(this.#blockSize);
+      this.#blocks.set(fsbno, block);
+    }
+    return block;
+  }
+
+  /** The block has to be written. */
+  markDirty(fsbno: number): void {
+    this.#dirty.add(fsbno);
+  }
+
+  /** Blocks are no longer metadata: what is in memory of them is dropped (kernel:
+   * `xfs_trans_binval`). */
+  forget(fsbno: number, count: number): void {
+    for (let i = 0; i < count; i++) {
+      this.#blocks.delete(fsbno + i);
+      this.#dirty.delete(fsbno + i);
+    }
+  }
+
+  /**
+   * Writes what is dirty and waits (kernel: `xfs_ail_push_all_sync`).
+   *
+   * @returns 0, or the first negative errno: then all of it stays dirty.
+   */
+  flush(): MaybePromise<number> {
+    const blocks = [...this.#dirty].sort((a, b) => a - b);
+    this.#dirty.clear();
+    const writes = this.#writes(blocks);
+    return andThen(submitAll(this.#bdev, writes), (error) => {
+      if (error < 0) { for (const b of blocks) this.#dirty.add(b); }
+      for (const b of [...this.#blocks.keys()]) {
+        if (!this.#dirty.has(b)) this.#blocks.delete(b);
+      }
+      return error;
+    });
+  }
+
+  /** Neighbours share a bio. */
+  #writes(blocks: number[]): Bio[] {
+    const bios: Bio[] = [];
+    let next = -1;
+    for (const b of blocks) {
+      let bio = bios.at(-1);
+      if (bio === undefined || b !== next || bio.vecs.length === MAX_WRITE) {
+        bio = new Bio(this.#bdev, REQ_OP_WRITE | REQ_META | REQ_SYNC);
+        bio.sector = b * (this.#blockSize / 512);
+        bios.push(bio);
+      }
+      // A copy: the block may change while it is being written.
+      bio.addData(this.get(b).slice(), 0, this.#blockSize);
+      next = b + 1;
+    }
+    return bios;
+  }
+}
+
+/** Submits bios together and waits for all; 0 or the first negative errno. */
+function submitAll(bdev: BlockDevice, bios: Bio[]): MaybePromise<number> {
+  if (bios.length === 0) return 0;
+  const all = new Completion();
+  let left = bios.length;
+  let error = 0;
+  for (const bio of bios) {
+    bio.endIo = () => {
+      error ||= blkStatusToErrno(bio.status);
+      if (--left === 0) all.complete();
+    };
+    submitBio(bio);
+  }
+  return andThen(all.wait(bdev.clock), () => error);
+}
+
+/** A blob of nothing. */
+export function emptyBlob(): BlobRef {
+  return { length: 0, crc: 0, runs: [] };
+}
+
+/** Gives a blob's blocks back. */
+export function freeBlob(mp: XfsMount, blob: BlobRef): void {
+  for (const { start, count } of blob.runs) {
+    mp.bufs.forget(start, count);
+    freeExtent(mp, start, count);
+  }
+}
+
+/**
+ * Allocates a blob's blocks; the contents come with {@linkcode fillBlob}.
+ *
+ * @param bytes Room.
+ * @param near Block to be near.
+ * @returns The blob, or -ENOSPC if free space is used up or too fragmented.
+ */
+export function allocBlob(
+  mp: XfsMount,
+  bytes: number,
+  near: number,
+): BlobRef | number {
+  const blob = emptyBlob();
+  const found: Allocation = { fsbno: near, count: 0 };
+  let left = Math.ceil(bytes / mp.geo.blockSize);
+  if (reserveBlocks(mp, left, true) < 0) return -ENOSPC;
+  while (left > 0) {
+    if (blob.runs.length < MAX_RUNS) {
+      allocVextent(mp, found.fsbno + found.count, left, found);
+    } else found.count = 0;
+    if (found.count === 0) {
+      freeBlob(mp, blob);
+      unreserveBlocks(mp, left);
+      return -ENOSPC;
+    }
+    blob.runs.push({ start: found.fsbno, count: found.count });
+    left -= found.count;
+  }
+  return blob;
+}
+
+/** Puts the contents into a blob's blocks, which are written with the next flush. */
+export function fillBlob(
+  mp: XfsMount,
+  blob: BlobRef,
+  data: Uint8Array,
+): void {
+  const bytes = mp.geo.blockSize;
+  let at = 0;
+  for (const { start, count } of blob.runs) {
+    for (let i = 0; i < count; i++, at += bytes) {
+      const block = mp.bufs.get(start + i);
+      block.fill(0);
+      block.set(data.subarray(at, at + bytes));
+      mp.bufs.markDirty(start + i);
+    }
+  }
+  blob.length = data.length;
+  blob.crc = crc32c(data);
+}
+
+/**
+ * Reads a blob and checks it.
+ *
+ * @returns Its bytes; -EFSCORRUPTED if the checksum does not match, or the device's
+ *   errno.
+ */
+export function readBlob(
+  mp: XfsMount,
+  blob: BlobRef,
+): MaybePromise<Uint8Array | number> {
+  let blocks = 0;
+  for (const { count } of blob.runs) blocks += count;
+  const data = new Uint8Array(blocks * mp.geo.blockSize);
+  return andThen(readRuns(mp, blob, 0, data, 0), (error) => {
+    if (error < 0) return error;
+    const content = data.subarray(0, blob.length);
+    return crc32c(content) === blob.crc ? content : -EFSCORRUPTED;
+  });
+}
+
+/** Reads the runs from the `run`th on into `data` at `at`. */
+function readRuns(
+  mp: XfsMount,
+  blob: BlobRef,
+  run: number,
+  data: Uint8Array,
+  at: number,
+): MaybePromise<number> {
+  const next = blob.runs[run];
+  if (next === undefined) return 0;
+  const { start, count } = next;
+  return andThen(mp.bufs.read(start, count), (error) => {
+    if (error < 0) return error;
+    let end = at;
+    for (let i = 0; i < count; i++, end += mp.geo.blockSize) {
+      data.set(mp.bufs.get(start + i), end);
+    }
+    return readRuns(mp, blob, run + 1, data, end);
+  });
+}

@@ -1,0 +1,610 @@
+/**
+ * Open files: reading and writing through the cache and past it, syncing,
+ * preallocating.
+ *
+ * Kernel counterpart: fs/xfs/xfs_file.c.
+ *
+ * @module
+ */
+
+import { blkdevIssueFlush } from "../../block/blkdev.ts";
+import {
+  EAGAIN,
+  EINVAL,
+  ENOSPC,
+  ENOTBLK,
+  EOPNOTSUPP,
+} from "../../lib/errno.ts";
+import type { IovIter } from "../../lib/iov-iter.ts";
+import { andThen, type MaybePromise, repeat } from "../../lib/maybe-promise.ts";
+import {
+  filemapFdatawriteRange,
+  filemapRead,
+  filemapWriteAndWaitRange,
+  fileWriteAndWaitRange,
+} from "../../mm/filemap.ts";
+import { iomapFileBufferedWrite } from "../../iomap/buffered-io.ts";
+import { iomapDioRw } from "../../iomap/direct-io.ts";
+import {
+  IOMAP_DIO_FORCE_WAIT,
+  IOMAP_DIO_OVERWRITE_ONLY,
+  IOMAP_DIO_UNWRITTEN,
+  type IomapDioOps,
+} from "../../iomap/iomap.ts";
+import { iomapSeekData, iomapSeekHole } from "../../iomap/seek.ts";
+import {
+  type DirEntry,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
+  type File,
+  type FileOperations,
+  FMODE_BUF_WASYNC,
+  FMODE_CAN_ODIRECT,
+  FMODE_DONTCACHE,
+  FMODE_NOWAIT,
+  FMODE_WRITE,
+  type Inode,
+  MAX_LFS_FILESIZE,
+  SEEK_DATA,
+} from "../fs.ts";
+import {
+  currentTime,
+  fileAccessed,
+  inodeDioWait,
+  inodeLock,
+  inodeLockIocb,
+  inodeUnlock,
+  kiocbModified,
+} from "../inode.ts";
+import {
+  IOCB_DIRECT,
+  IOCB_DSYNC,
+  IOCB_NOWAIT,
+  IOCB_SYNC,
+  type Kiocb,
+} from "../kiocb.ts";
+import { genericWriteChecks } from "../read-write.ts";
+import { genericWriteSync } from "../sync.ts";
+import { clearBusy } from "./alloc.ts";
+import {
+  allocFileSpace,
+  canFreeEofblocks,
+  freeAllEofblocks,
+  freeEofblocks,
+  freeFileSpace,
+} from "./bmap-util.ts";
+import type { XfsInode } from "./inode.ts";
+import {
+  setDiskSize,
+  xfsBufferedWriteIomapOps,
+  xfsDirectWriteIomapOps,
+  xfsIomapWriteOps,
+  xfsIomapWriteUnwritten,
+  xfsReadIomapOps,
+  xfsSeekIomapOps,
+  xfsZeroRange,
+} from "./iomap.ts";
+import { setattrSize } from "./iops.ts";
+import type { XfsMount } from "./mount.ts";
+
+/** Kernel: `xfs_file_read_iter`. */
+function readIter(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  if (iter.count === 0) return 0;
+  const locked = inodeLockIocb(iocb, false);
+  if (locked instanceof Promise) {
+    return locked.then((error) => error < 0 ? error : readLocked(iocb, iter));
+  }
+  return locked < 0 ? locked : readLocked(iocb, iter);
+}
+
+function readLocked(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  const { inode } = iocb.file;
+  let ret: MaybePromise<number>;
+  if ((iocb.flags & IOCB_DIRECT) === 0) ret = filemapRead(iocb, iter);
+  else ret = iomapDioRw(iocb, iter, xfsReadIomapOps, null, 0, null, 0);
+  if (ret instanceof Promise) {
+    return ret.then((n) => {
+      readDone(inode);
+      return n;
+    });
+  }
+  readDone(inode);
+  return ret;
+}
+
+function readDone(inode: Inode): void {
+  inode.rwsem.upRead();
+  fileAccessed(inode);
+}
+
+/** Kernel: `xfs_file_write_iter`. */
+function writeIter(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  if (iter.count === 0) return 0;
+  if ((iocb.flags & IOCB_DIRECT) === 0) {
+    return bufferedWrite(iocb, iter, false);
+  }
+  const ret = dioWrite(iocb, iter);
+  // What the cache would not let go of is written through it.
+  return andThen(
+    ret,
+    (n) => n === -ENOTBLK ? bufferedWrite(iocb, iter, false) : n,
+  );
+}
+
+/**
+ * Kernel: `xfs_file_buffered_write`.
+ *
+ * @param retried Space has been freed once: ENOSPC is final.
+ */
+function bufferedWrite(
+  iocb: Kiocb,
+  iter: IovIter,
+  retried: boolean,
+): MaybePromise<number> {
+  const locked = inodeLockIocb(iocb, true);
+  if (locked instanceof Promise) {
+    return locked.then((error) =>
+      error < 0 ? error : bufferedWriteLocked(iocb, iter, retried)
+    );
+  }
+  return locked < 0 ? locked : bufferedWriteLocked(iocb, iter, retried);
+}
+
+function bufferedWriteLocked(
+  iocb: Kiocb,
+  iter: IovIter,
+  retried: boolean,
+): MaybePromise<number> {
+  const ready = writeChecks(iocb, iter);
+  const ret = ready instanceof Promise
+    ? ready.then((n) => n <= 0 ? n : writeToCache(iocb, iter))
+    : ready <= 0
+    ? ready
+    : writeToCache(iocb, iter);
+  if (ret instanceof Promise) {
+    return ret.then((n) => bufferedWriteDone(iocb, iter, retried, n));
+  }
+  return bufferedWriteDone(iocb, iter, retried, ret);
+}
+
+function writeToCache(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  return iomapFileBufferedWrite(
+    iocb,
+    iter,
+    xfsBufferedWriteIomapOps,
+    xfsIomapWriteOps,
+    null,
+  );
+}
+
+function bufferedWriteDone(
+  iocb: Kiocb,
+  iter: IovIter,
+  retried: boolean,
+  ret: number,
+): MaybePromise<number> {
+  const ip = iocb.file.inode as XfsInode;
+  ip.rwsem.upWrite();
+  if (ret > 0) return genericWriteSync(iocb, ret);
+  if (ret !== -ENOSPC || retried) return ret;
+  return andThen(
+    freeSpace(ip.mount),
+    () => bufferedWrite(iocb, iter, true),
+  );
+}
+
+/** Gets space back that was promised for more than it is needed for (kernel:
+ * `xfs_flush_inodes`, `xfs_blockgc_free_space`). */
+function freeSpace(mp: XfsMount): MaybePromise<void> {
+  const inodes = [...mp.dirtyInodes];
+  let next = 0;
+  const flushed = repeat(() => {
+    const inode = inodes[next++];
+    if (inode === undefined) return false;
+    const { mapping } = inode;
+    return andThen(
+      filemapWriteAndWaitRange(mapping, 0, MAX_LFS_FILESIZE),
+      () => true,
+    );
+  });
+  return andThen(flushed, () => freeAllEofblocks(mp));
+}
+
+/**
+ * What comes before every write, under the IOLOCK, exclusively (kernel:
+ * `xfs_file_write_checks`).
+ *
+ * @returns Bytes to write; 0 for none, or a negative errno.
+ */
+function writeChecks(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  const count = genericWriteChecks(iocb, iter);
+  if (count <= 0) return count;
+  if (iocb.pos > iocb.file.inode.size) return zeroEof(iocb, iter);
+  const error = kiocbModified(iocb);
+  return error < 0 ? error : count;
+}
+
+/** The write begins beyond the end of the file: what lies between has to read as zero
+ * (kernel: `xfs_file_write_zero_eof`). */
+function zeroEof(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  if ((iocb.flags & IOCB_NOWAIT) !== 0) return -EAGAIN;
+  const ip = iocb.file.inode as XfsInode;
+  return andThen(inodeDioWait(ip), () => {
+    // Direct I/O that was in flight may have moved the end.
+    const count = genericWriteChecks(iocb, iter);
+    if (count <= 0) return count;
+    return andThen(zeroGap(ip, iocb.pos), (error) => {
+      if (error === 0) error = kiocbModified(iocb);
+      return error < 0 ? error : count;
+    });
+  });
+}
+
+/** Zeroes from the end of the file to `pos`. */
+function zeroGap(ip: XfsInode, pos: number): MaybePromise<number> {
+  if (pos <= ip.size) return 0;
+  const { invalidateLock } = ip.mapping;
+  return andThen(invalidateLock.downWrite(), () => {
+    const zeroed = xfsZeroRange(ip, ip.size, pos - ip.size, null);
+    return andThen(zeroed, (error) => {
+      invalidateLock.upWrite();
+      return error;
+    });
+  });
+}
+
+/** Kernel: `xfs_file_dio_write`. */
+function dioWrite(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  const { mount } = iocb.file.inode as XfsInode;
+  const sectorMask = mount.bdev.limits.logicalBlockSize - 1;
+  const blockMask = mount.geo.blockSize - 1;
+  const { pos } = iocb;
+  const { count } = iter;
+  if ((pos & sectorMask) !== 0 || (count & sectorMask) !== 0) return -EINVAL;
+  return (pos & blockMask) !== 0 || (count & blockMask) !== 0
+    ? dioWriteUnaligned(iocb, iter)
+    : dioWriteAligned(iocb, iter);
+}
+
+/** Whole blocks: many at once, even where the file grows (kernel:
+ * `xfs_file_dio_write_aligned`). */
+function dioWriteAligned(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  const { inode } = iocb.file;
+  return andThen(inodeLockIocb(iocb, false), (error) => {
+    if (error < 0) return error;
+    const count = genericWriteChecks(iocb, iter);
+    if (count > 0 && iocb.pos > inode.size) {
+      inodeUnlock(inode, false);
+      return dioWriteBeyond(iocb, iter);
+    }
+    const modified = count > 0 ? kiocbModified(iocb) : count;
+    if (count > 0 && modified === 0) return dioSubmitShared(iocb, iter);
+    inodeUnlock(inode, false);
+    return modified;
+  });
+}
+
+/** Zeroing up to where the write begins needs the file for itself; the write does
+ * not. */
+function dioWriteBeyond(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  if ((iocb.flags & IOCB_NOWAIT) !== 0) return -EAGAIN;
+  const { inode } = iocb.file;
+  return andThen(inodeLockIocb(iocb, true), (error) => {
+    if (error < 0) return error;
+    return andThen(writeChecks(iocb, iter), (count) => {
+      if (count <= 0) {
+        inodeUnlock(inode, true);
+        return count;
+      }
+      inode.rwsem.downgradeWrite();
+      return dioSubmitShared(iocb, iter);
+    });
+  });
+}
+
+/** Submits with the IOLOCK held shared, and gives it back. */
+function dioSubmitShared(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  return andThen(dioRw(iocb, iter, 0), (ret) => {
+    iocb.file.inode.rwsem.upRead();
+    return ret;
+  });
+}
+
+function dioRw(
+  iocb: Kiocb,
+  iter: IovIter,
+  dioFlags: number,
+): MaybePromise<number> {
+  return iomapDioRw(
+    iocb,
+    iter,
+    xfsDirectWriteIomapOps,
+    dioWriteOps,
+    dioFlags,
+    null,
+    0,
+  );
+}
+
+/** Parts of blocks: shared with others only where written blocks are overwritten
+ * (kernel: `xfs_file_dio_write_unaligned`). */
+function dioWriteUnaligned(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  const { inode } = iocb.file;
+  // At the end of the file the rest of the last block is zeroed.
+  if (iocb.pos > inode.size || iocb.pos + iter.count >= inode.size) {
+    return (iocb.flags & IOCB_NOWAIT) !== 0
+      ? -EAGAIN
+      : dioWriteAlone(iocb, iter);
+  }
+  return andThen(inodeLockIocb(iocb, false), (error) => {
+    if (error < 0) return error;
+    return andThen(writeChecks(iocb, iter), (count) => {
+      if (count <= 0) {
+        inodeUnlock(inode, false);
+        return count;
+      }
+      const written = dioRw(iocb, iter, IOMAP_DIO_OVERWRITE_ONLY);
+      return andThen(written, (ret) => {
+        inodeUnlock(inode, false);
+        const again = ret === -EAGAIN && (iocb.flags & IOCB_NOWAIT) === 0;
+        return again ? dioWriteAlone(iocb, iter) : ret;
+      });
+    });
+  });
+}
+
+/** With no other direct I/O in flight: completion of one would convert, and zero, what
+ * the other has written. */
+function dioWriteAlone(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  const { inode } = iocb.file;
+  return andThen(inodeLockIocb(iocb, true), (error) => {
+    if (error < 0) return error;
+    const checked = writeChecks(iocb, iter);
+    const written = andThen(checked, (count) => {
+      if (count <= 0) return count;
+      return andThen(
+        inodeDioWait(inode),
+        () => dioRw(iocb, iter, IOMAP_DIO_FORCE_WAIT),
+      );
+    });
+    return andThen(written, (ret) => {
+      inodeUnlock(inode, true);
+      return ret;
+    });
+  });
+}
+
+/** A direct write has ended (kernel: `xfs_dio_write_end_io`). */
+function dioWriteEndIo(
+  iocb: Kiocb,
+  size: number,
+  error: number,
+  flags: number,
+): number {
+  if (error !== 0 || size === 0) return error;
+  const ip = iocb.file.inode as XfsInode;
+  const { pos } = iocb;
+  if ((flags & IOMAP_DIO_UNWRITTEN) !== 0) {
+    // Size and state change together: data never shows up as a hole in between.
+    xfsIomapWriteUnwritten(ip, pos, size, true);
+  } else if (pos + size > ip.size) {
+    ip.size = pos + size;
+    setDiskSize(ip, pos + size);
+  }
+  return 0;
+}
+
+/** Kernel: `xfs_dio_write_ops`. */
+const dioWriteOps: IomapDioOps = { endIo: dioWriteEndIo };
+
+/** Kernel: `xfs_file_fsync`. What the device has been told to keep includes the data;
+ * names and attributes follow at sync and unmount. */
+function fsync(
+  file: File,
+  start: number,
+  end: number,
+  datasync: boolean,
+): MaybePromise<number> {
+  const ip = file.inode as XfsInode;
+  const written = fileWriteAndWaitRange(ip.mapping, file, start, end);
+  return andThen(written, (error) => {
+    if (error < 0) return error;
+    // A datasync leaves timestamps alone.
+    return datasync && !ip.mapLogged
+      ? blkdevIssueFlush(ip.mount.bdev)
+      : logForce(ip);
+  });
+}
+
+/** Commits what an inode has logged (kernel: `xfs_fsync_flush_log`). */
+function logForce(ip: XfsInode): MaybePromise<number> {
+  const logged = ip.mapLogged;
+  // What is logged while the flush goes on waits for the next one.
+  ip.mapLogged = false;
+  return andThen(blkdevIssueFlush(ip.mount.bdev), (error) => {
+    if (error === 0) clearBusy(ip.mount);
+    else if (logged) ip.mapLogged = true;
+    return error;
+  });
+}
+
+/** Kernel: `xfs_file_fallocate`. */
+function fallocate(
+  file: File,
+  mode: number,
+  offset: number,
+  len: number,
+): MaybePromise<number> {
+  const work = fallocateMode(mode);
+  if (work === null) return -EOPNOTSUPP;
+  const ip = file.inode as XfsInode;
+  const { invalidateLock } = ip.mapping;
+  return andThen(inodeLock(ip, true), (refused) => {
+    if (refused < 0) return refused;
+    const worked = andThen(
+      invalidateLock.downWrite(),
+      () =>
+        andThen(inodeDioWait(ip), () => {
+          touch(ip);
+          return work(ip, mode, offset, len);
+        }),
+    );
+    const synced = andThen(worked, (error) => {
+      const sync = (file.iocbFlags & (IOCB_SYNC | IOCB_DSYNC)) !== 0;
+      return error < 0 || !sync ? error : logForce(ip);
+    });
+    return andThen(synced, (error) => {
+      invalidateLock.upWrite();
+      inodeUnlock(ip, true);
+      return error;
+    });
+  });
+}
+
+type FallocateWork = (
+  ip: XfsInode,
+  mode: number,
+  offset: number,
+  len: number,
+) => MaybePromise<number>;
+
+function fallocateMode(mode: number): FallocateWork | null {
+  switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+    case 0:
+      return fallocAllocateRange;
+    case FALLOC_FL_PUNCH_HOLE:
+      return (ip, _mode, offset, len) => freeFileSpace(ip, offset, len);
+    case FALLOC_FL_ZERO_RANGE:
+      return fallocZeroRange;
+    default:
+      return null;
+  }
+}
+
+/** Kernel: `file_modified`. */
+function touch(ip: XfsInode): void {
+  ip.mtime = ip.ctime = currentTime(ip.mount);
+  ip.mount.dirtyInodes.add(ip);
+}
+
+/** Kernel: `xfs_falloc_allocate_range`. */
+function fallocAllocateRange(
+  ip: XfsInode,
+  mode: number,
+  offset: number,
+  len: number,
+): MaybePromise<number> {
+  return andThen(
+    allocFileSpace(ip, offset, len),
+    (error) => error < 0 ? error : fallocSetsize(ip, mode, offset + len),
+  );
+}
+
+/** Kernel: `xfs_falloc_zero_range`. */
+function fallocZeroRange(
+  ip: XfsInode,
+  mode: number,
+  offset: number,
+  len: number,
+): MaybePromise<number> {
+  const freed = freeFileSpace(ip, offset, len);
+  const allocated = andThen(
+    freed,
+    (error) => error < 0 ? error : allocFileSpace(ip, offset, len),
+  );
+  return andThen(
+    allocated,
+    (error) => error < 0 ? error : fallocSetsize(ip, mode, offset + len),
+  );
+}
+
+/** The file grows to the end of the range unless it must not (kernel:
+ * `xfs_falloc_setsize`). */
+function fallocSetsize(
+  ip: XfsInode,
+  mode: number,
+  end: number,
+): MaybePromise<number> {
+  if ((mode & FALLOC_FL_KEEP_SIZE) !== 0 || end <= ip.size) return 0;
+  return setattrSize(ip, end);
+}
+
+/** Kernel: `xfs_file_llseek`. */
+function llseek(
+  file: File,
+  offset: number,
+  whence: number,
+): MaybePromise<number> {
+  return whence === SEEK_DATA
+    ? iomapSeekData(file.inode, offset, xfsSeekIomapOps)
+    : iomapSeekHole(file.inode, offset, xfsSeekIomapOps);
+}
+
+/** Kernel: `xfs_file_open`. */
+function open(_inode: Inode, file: File): number {
+  file.mode |= FMODE_NOWAIT | FMODE_CAN_ODIRECT | FMODE_BUF_WASYNC |
+    FMODE_DONTCACHE;
+  return 0;
+}
+
+/** Kernel: `xfs_file_release`. */
+function release(file: File): MaybePromise<void> {
+  const ip = file.inode as XfsInode;
+  let flushed: MaybePromise<number> = 0;
+  if (ip.truncated) {
+    ip.truncated = false;
+    ip.eofblocksReleased = false;
+    // A file that is emptied and written anew must not be found empty later.
+    if (ip.delayedBlocks > 0) {
+      flushed = filemapFdatawriteRange(ip.mapping, 0, MAX_LFS_FILESIZE, false);
+    }
+  }
+  const trimmed = andThen(flushed, () => releaseEofblocks(ip, file));
+  return andThen(trimmed, () => undefined);
+}
+
+/** The first close of a writer frees what was promised beyond the end. A file that is
+ * opened and closed again and again for appending keeps it after that. */
+function releaseEofblocks(ip: XfsInode, file: File): MaybePromise<number> {
+  if (ip.nlink === 0 || (file.mode & FMODE_WRITE) === 0) return 0;
+  if (ip.eofblocksReleased || !canFreeEofblocks(ip)) return 0;
+  if (!ip.rwsem.tryDownWrite()) return 0;
+  ip.eofblocksReleased = true;
+  return andThen(freeEofblocks(ip), (error) => {
+    ip.rwsem.upWrite();
+    return error;
+  });
+}
+
+/** Kernel: `xfs_file_readdir`. */
+function iterate(dir: Inode): DirEntry[] {
+  const { entries } = (dir as XfsInode).dir!;
+  fileAccessed(dir);
+  return Array.from(
+    entries,
+    ([name, { ino, type }]) => ({ name, ino, type }),
+  );
+}
+
+/** Kernel: `xfs_dir_fsync`. */
+function dirFsync(file: File): MaybePromise<number> {
+  return logForce(file.inode as XfsInode);
+}
+
+/** Methods of open files (kernel: `xfs_file_operations`). */
+export const xfsFileOperations: FileOperations = {
+  open,
+  readIter,
+  writeIter,
+  fsync,
+  fallocate,
+  llseek,
+  release,
+};
+
+/** Methods of open directories (kernel: `xfs_dir_file_operations`). */
+export const xfsDirFileOperations: FileOperations = {
+  iterate,
+  fsync: dirFsync,
+};

@@ -1,0 +1,1436 @@
+/**
+ * Buffered I/O: between the page cache and the file system's mappings.
+ *
+ * A folio that holds more than one block keeps two bits for each in
+ * `folio.private`: uptodate and dirty. It has them only once they say something:
+ * a folio that is written or read whole does without.
+ *
+ * What a write needs across a wait is in a {@linkcode FolioWrite}: each function
+ * that may have to wait hands it on to the next, so that the cached case runs
+ * through without a closure, a promise or an allocation.
+ *
+ * Kernel counterpart: fs/iomap/buffered-io.c.
+ *
+ * @module
+ */
+
+/*
+ * Lock order, outermost first:
+ *
+ *   inode.rwsem                 exclusive: write, zero, unshare
+ *     mapping.invalidateLock    exclusive: zero, unshare, delalloc release
+ *       folio lock              ascending index when more than one
+ *         fs mapping lock       inside iomapBegin, iomapEnd, punch, writebackRange
+ */
+
+import { Bio, submitBio, submitBioWait } from "../block/bio.ts";
+import {
+  blkStatusToErrno,
+  REQ_OP_READ,
+  REQ_RAHEAD,
+} from "../block/blk-types.ts";
+import type { Inode } from "../fs/fs.ts";
+import { IOCB_DONTCACHE, IOCB_NOWAIT, type Kiocb } from "../fs/kiocb.ts";
+import { markInodeDirty } from "../fs/inode.ts";
+import {
+  bitmapClear,
+  bitmapSet,
+  bitmapWords,
+  findNextBit,
+  findNextZeroBit,
+  testBit,
+} from "../lib/bitmap.ts";
+import { warnOnOnce } from "../lib/bug.ts";
+import { EAGAIN, EFAULT, EIO } from "../lib/errno.ts";
+import type { IovIter } from "../lib/iov-iter.ts";
+import {
+  andThen,
+  andThenWith,
+  type MaybePromise,
+  repeatWith,
+} from "../lib/maybe-promise.ts";
+import {
+  type AddressSpace,
+  type MappingHost,
+  mappingSetError,
+  type ReadaheadControl,
+} from "../mm/address-space.ts";
+import {
+  FGP_DONTCACHE,
+  FGP_LOCK,
+  FGP_NOWAIT,
+  FGP_WRITEBEGIN,
+  filemapDirtyFolio,
+  filemapGetFolio,
+  filemapRangeNeedsWriteback,
+  filemapWriteAndWaitRange,
+  folioCancelDirty,
+  folioEndWriteback,
+  folioStartWriteback,
+  mappingSeekHoleData,
+  type WritebackIter,
+  writebackIter,
+} from "../mm/filemap.ts";
+import {
+  type Folio,
+  folioEndRead,
+  folioMarkAccessed,
+  folioMarkUptodate,
+  folioPut,
+  folioUnlock,
+  PAGE_MASK,
+  PAGE_SIZE,
+} from "../mm/folio.ts";
+import { balanceDirtyPagesRatelimited } from "../mm/page-writeback.ts";
+import {
+  pagecacheIsizeExtended,
+  truncatePagecacheRange,
+} from "../mm/truncate.ts";
+import {
+  type Iomap,
+  IOMAP_DONTCACHE,
+  IOMAP_F_NEW,
+  IOMAP_F_SIZE_CHANGED,
+  IOMAP_F_STALE,
+  IOMAP_HOLE,
+  IOMAP_INLINE,
+  IOMAP_MAPPED,
+  IOMAP_NOWAIT,
+  IOMAP_UNSHARE,
+  IOMAP_UNWRITTEN,
+  IOMAP_WRITE,
+  IOMAP_ZERO,
+  iomapInlineDataValid,
+  IomapIter,
+  iomapIterInit,
+  iomapIterRelease,
+  iomapIterSrcmap,
+  iomapLength,
+  type IomapOps,
+  iomapSector,
+  iomapWantUnshareIter,
+  type IomapWriteOps,
+  type IomapWritepageCtx,
+} from "./iomap.ts";
+import { iomapIterAdvance, iomapIterAdvanceFull, iomapWalk } from "./iter.ts";
+import { traceIomapRange, traceIomapReadpage, tracer } from "./trace.ts";
+
+/** State of the blocks of one folio (kernel: `struct iomap_folio_state`). */
+class IomapFolioState {
+  readonly nrBlocks: number;
+  /** Bytes that bios in flight will fill. */
+  readBytesPending = 0;
+  /** Bytes that bios in flight write, and 1 while more are being added. */
+  writeBytesPending = 0;
+  /** Bits [0, nrBlocks): uptodate; [nrBlocks, 2 * nrBlocks): dirty. */
+  readonly state: Uint32Array;
+
+  constructor(nrBlocks: number) {
+    this.nrBlocks = nrBlocks;
+    this.state = new Uint32Array(bitmapWords(2 * nrBlocks));
+  }
+}
+
+function folioState(folio: Folio): IomapFolioState | null {
+  return folio.private as IomapFolioState | null;
+}
+
+function blocksPerFolio(host: MappingHost, folio: Folio): number {
+  return folio.size >> host.blkbits;
+}
+
+/** Whether every block is uptodate now. */
+function ifsSetRangeUptodate(
+  ifs: IomapFolioState,
+  blkbits: number,
+  off: number,
+  len: number,
+): boolean {
+  const first = off >> blkbits;
+  const last = (off + len - 1) >> blkbits;
+  bitmapSet(ifs.state, first, last - first + 1);
+  return findNextZeroBit(ifs.state, ifs.nrBlocks, 0) === ifs.nrBlocks;
+}
+
+function iomapSetRangeUptodate(
+  host: MappingHost,
+  folio: Folio,
+  off: number,
+  len: number,
+): void {
+  if (folio.uptodate) return;
+  const ifs = folioState(folio);
+  if (ifs === null || ifsSetRangeUptodate(ifs, host.blkbits, off, len)) {
+    folioMarkUptodate(folio);
+  }
+}
+
+function ifsClearRangeDirty(ifs: IomapFolioState): void {
+  bitmapClear(ifs.state, ifs.nrBlocks, ifs.nrBlocks);
+}
+
+function ifsSetRangeDirty(
+  ifs: IomapFolioState,
+  blkbits: number,
+  off: number,
+  len: number,
+): void {
+  const first = off >> blkbits;
+  const last = (off + len - 1) >> blkbits;
+  bitmapSet(ifs.state, ifs.nrBlocks + first, last - first + 1);
+}
+
+/** The folio's block state, made if it has none; null if it holds one block. */
+function ifsAlloc(host: MappingHost, folio: Folio): IomapFolioState | null {
+  const nrBlocks = blocksPerFolio(host, folio);
+  const old = folioState(folio);
+  if (old !== null || nrBlocks <= 1) return old;
+  const ifs = new IomapFolioState(nrBlocks);
+  if (folio.uptodate) bitmapSet(ifs.state, 0, nrBlocks);
+  if (folio.dirty) bitmapSet(ifs.state, nrBlocks, nrBlocks);
+  folio.private = ifs;
+  return ifs;
+}
+
+function ifsFree(folio: Folio): void {
+  const ifs = folioState(folio);
+  if (ifs === null) return;
+  const pending = ifs.readBytesPending !== 0 || ifs.writeBytesPending !== 0;
+  warnOnOnce(pending, "iomap: block state freed while I/O is in flight");
+  const full = findNextZeroBit(ifs.state, ifs.nrBlocks, 0) === ifs.nrBlocks;
+  warnOnOnce(
+    full !== folio.uptodate,
+    "iomap: block state disagrees with the folio",
+  );
+  folio.private = null;
+}
+
+function folioZero(folio: Folio, start: number, end: number): void {
+  if (start >= end) return;
+  folio.data.fill(0, folio.offset + start, folio.offset + end);
+}
+
+// Result of adjustReadRange; used up before anything else can run.
+let rangeOff = 0;
+let rangeLen = 0;
+
+/**
+ * Cuts a range of a folio to its first run of blocks that are not uptodate:
+ * `rangeOff` and `rangeLen`, bytes in the folio; `rangeLen` 0 if there is none.
+ */
+function adjustReadRange(
+  host: MappingHost,
+  folio: Folio,
+  off: number,
+  len: number,
+): void {
+  const { blkbits, size } = host;
+  let start = off;
+  let end = Math.min(folio.size, off + len);
+  const ifs = folioState(folio);
+  if (ifs !== null) {
+    const limit = ((end - 1) >> blkbits) + 1;
+    const first = findNextZeroBit(ifs.state, limit, start >> blkbits);
+    start = Math.max(start, first << blkbits);
+    end = Math.min(end, findNextBit(ifs.state, limit, first) << blkbits);
+  }
+  // Blocks beyond the end of the file are zeroed, not read: split there.
+  const { pos } = folio;
+  if (pos + off <= size && pos + off + len > size) {
+    const eofEnd = ((((size - 1) & (folio.size - 1)) >> blkbits) + 1) <<
+      blkbits;
+    if (start < eofEnd) end = Math.min(end, eofEnd);
+  }
+  rangeOff = start;
+  rangeLen = Math.max(0, end - start);
+}
+
+function iomapBlockNeedsZeroing(iter: IomapIter, pos: number): boolean {
+  const srcmap = iomapIterSrcmap(iter);
+  return srcmap.type !== IOMAP_MAPPED || (srcmap.flags & IOMAP_F_NEW) !== 0 ||
+    pos >= iter.inode.size;
+}
+
+/** Fills a folio from an INLINE mapping; 0 or -EIO. */
+function iomapReadInlineData(iter: IomapIter, folio: Folio): number {
+  const iomap = iomapIterSrcmap(iter);
+  const { inlineData } = iomap;
+  if (warnOnOnce(inlineData === null, "iomap: INLINE without inlineData")) {
+    return -EIO;
+  }
+  if (folio.uptodate) return 0;
+  const size = Math.max(0, iter.inode.size - iomap.offset);
+  if (warnOnOnce(size > iomap.length, "iomap: INLINE ends before the file")) {
+    return -EIO;
+  }
+  const off = iomap.offset & (folio.size - 1);
+  if (off > 0) ifsAlloc(iter.inode, folio);
+  folio.data.set(inlineData!.subarray(0, size), folio.offset + off);
+  folioZero(folio, off + size, folio.size);
+  iomapSetRangeUptodate(iter.inode, folio, off, folio.size - off);
+  return 0;
+}
+
+/** One buffered read: the folio that is being filled and the bio that will fill
+ * those behind it (kernel: `struct iomap_readpage_ctx`). */
+class ReadCtx {
+  folio: Folio | null;
+  /** Whether the bio unlocks the folio. */
+  folioInBio = false;
+  bio: Bio | null = null;
+  readonly rac: ReadaheadControl | null;
+
+  constructor(folio: Folio | null, rac: ReadaheadControl | null) {
+    this.folio = folio;
+    this.rac = rac;
+  }
+}
+
+/** The pieces of folios that a bio reads, in its `private`. */
+interface ReadSegments {
+  folios: Folio[];
+  /** Offset in the folio, bytes. */
+  offsets: number[];
+  lens: number[];
+}
+
+function iomapFinishFolioRead(
+  folio: Folio,
+  off: number,
+  len: number,
+  error: number,
+): void {
+  const ifs = folioState(folio);
+  if (ifs === null) {
+    folioEndRead(folio, error === 0);
+    return;
+  }
+  const { blkbits } = folio.mapping!.host;
+  const uptodate = error === 0 && ifsSetRangeUptodate(ifs, blkbits, off, len);
+  ifs.readBytesPending -= len;
+  if (ifs.readBytesPending === 0) folioEndRead(folio, uptodate);
+}
+
+function iomapReadEndIo(bio: Bio): void {
+  const error = blkStatusToErrno(bio.status);
+  const { folios, offsets, lens } = bio.private as ReadSegments;
+  for (let i = 0; i < folios.length; i++) {
+    iomapFinishFolioRead(folios[i]!, offsets[i]!, lens[i]!, error);
+  }
+}
+
+function newReadBio(iomap: Iomap, sector: number, ctx: ReadCtx): Bio {
+  const readahead = ctx.rac === null ? 0 : REQ_RAHEAD;
+  const bio = new Bio(iomap.bdev!, REQ_OP_READ | readahead);
+  const segments: ReadSegments = { folios: [], offsets: [], lens: [] };
+  bio.sector = sector;
+  bio.private = segments;
+  bio.endIo = iomapReadEndIo;
+  return bio;
+}
+
+/** Has `ctx.bio` fill [off, off + len) of the folio. */
+function addToReadBio(
+  ctx: ReadCtx,
+  iomap: Iomap,
+  pos: number,
+  off: number,
+  len: number,
+): void {
+  const folio = ctx.folio!;
+  const sector = iomapSector(iomap, pos);
+  const at = folio.offset + off;
+  ctx.folioInBio = true;
+  const ifs = folioState(folio);
+  if (ifs !== null) ifs.readBytesPending += len;
+  let { bio } = ctx;
+  if (
+    bio === null || bio.endSector !== sector ||
+    !bio.addData(folio.data, at, len)
+  ) {
+    if (bio !== null) submitBio(bio);
+    ctx.bio = bio = newReadBio(iomap, sector, ctx);
+    bio.addData(folio.data, at, len);
+  }
+  const { folios, offsets, lens } = bio.private as ReadSegments;
+  folios.push(folio);
+  offsets.push(off);
+  lens.push(len);
+}
+
+/** Reads or zeroes the first run of blocks of `ctx.folio` that needs it. */
+function iomapReadpageIter(iter: IomapIter, ctx: ReadCtx): number {
+  const folio = ctx.folio!;
+  const { inode, iomap, pos } = iter;
+  if (iomap.type === IOMAP_INLINE) {
+    return iomapReadInlineData(iter, folio) || iomapIterAdvanceFull(iter);
+  }
+  ifsAlloc(inode, folio);
+  const start = pos & (folio.size - 1);
+  adjustReadRange(inode, folio, start, iomapLength(iter));
+  const off = rangeOff;
+  const len = rangeLen;
+  if (len > 0) {
+    const at = pos + off - start;
+    if (iomapBlockNeedsZeroing(iter, at)) {
+      folioZero(folio, off, off + len);
+      iomapSetRangeUptodate(inode, folio, off, len);
+    } else addToReadBio(ctx, iomap, at, off, len);
+  }
+  return iomapIterAdvance(iter, off - start + len);
+}
+
+function iomapReadFolioIter(iter: IomapIter, ctx: ReadCtx): number {
+  let ret = 0;
+  while (ret === 0 && iomapLength(iter) > 0) ret = iomapReadpageIter(iter, ctx);
+  return ret;
+}
+
+/** Submits what is left; unlocks the last folio if no bio does. Always 0. */
+function iomapReadEnd(_ret: number, ctx: ReadCtx): number {
+  if (ctx.bio !== null) submitBio(ctx.bio);
+  if (ctx.folio !== null && !ctx.folioInBio) folioUnlock(ctx.folio);
+  return 0;
+}
+
+/**
+ * Fills a folio; it is unlocked when that is done, uptodate if it succeeded
+ * (kernel: `iomap_read_folio`).
+ *
+ * @param folio Locked, in a mapping.
+ * @param ops Mapping callbacks, called without flags.
+ * @returns Always 0: errors leave the folio not uptodate.
+ */
+export function iomapReadFolio(
+  folio: Folio,
+  ops: IomapOps,
+): MaybePromise<number> {
+  const inode = folio.mapping!.host as Inode;
+  if (tracer !== null) traceIomapReadpage("iomap_readpage", inode, 1);
+  const iter = new IomapIter();
+  iomapIterInit(iter, inode, folio.pos, folio.size, 0, "iomap_read_folio");
+  const ctx = new ReadCtx(folio, null);
+  const read = iomapWalk(iter, ops, iomapReadFolioIter, ctx);
+  return andThenWith(read, iomapReadEnd, ctx);
+}
+
+function iomapReadaheadIter(iter: IomapIter, ctx: ReadCtx): number {
+  let ret = 0;
+  while (ret === 0 && iomapLength(iter) > 0) {
+    const { folio } = ctx;
+    if (folio !== null && (iter.pos & (folio.size - 1)) === 0) {
+      if (!ctx.folioInBio) folioUnlock(folio);
+      ctx.folio = null;
+    }
+    if (ctx.folio === null) {
+      ctx.folio = ctx.rac!.nextFolio();
+      ctx.folioInBio = false;
+      if (warnOnOnce(ctx.folio === null, "iomap: readahead window too short")) {
+        return -EIO;
+      }
+    }
+    ret = iomapReadpageIter(iter, ctx);
+  }
+  return ret;
+}
+
+function ignore(): void {}
+
+/**
+ * Starts to fill a window of folios (kernel: `iomap_readahead`). Errors are not
+ * reported: what was not read is read again when it is used.
+ *
+ * @param rac Folios that are locked; each is unlocked when it has been read.
+ * @param ops Mapping callbacks, called without flags.
+ */
+export function iomapReadahead(
+  rac: ReadaheadControl,
+  ops: IomapOps,
+): MaybePromise<void> {
+  const inode = rac.mapping.host as Inode;
+  const { pos, length } = rac;
+  if (tracer !== null) {
+    const pages = Math.ceil(length / PAGE_SIZE);
+    traceIomapReadpage("iomap_readahead", inode, pages);
+  }
+  const iter = new IomapIter();
+  iomapIterInit(iter, inode, pos, length, 0, "iomap_readahead");
+  const ctx = new ReadCtx(null, rac);
+  const read = iomapWalk(iter, ops, iomapReadaheadIter, ctx);
+  return andThen(andThenWith(read, iomapReadEnd, ctx), ignore);
+}
+
+/** Reads [off, off + len) of a folio and waits: 0 or a negative errno. */
+function iomapBioReadFolioRange(
+  iter: IomapIter,
+  folio: Folio,
+  pos: number,
+  len: number,
+): MaybePromise<number> {
+  const srcmap = iomapIterSrcmap(iter);
+  const bio = new Bio(srcmap.bdev!, REQ_OP_READ);
+  bio.sector = iomapSector(srcmap, pos);
+  bio.addData(folio.data, folio.offset + (pos & (folio.size - 1)), len);
+  return submitBioWait(bio);
+}
+
+/**
+ * Whether part of a folio that is not uptodate as a whole can be used (kernel:
+ * `iomap_is_partially_uptodate`).
+ *
+ * @param from First byte in the folio.
+ * @param count Bytes; what lies beyond the folio does not count.
+ * @returns False for a folio without block state, even if it is uptodate.
+ */
+export function iomapIsPartiallyUptodate(
+  folio: Folio,
+  from: number,
+  count: number,
+): boolean {
+  const ifs = folioState(folio);
+  if (ifs === null) return false;
+  const { blkbits } = folio.mapping!.host;
+  const len = Math.min(folio.size - from, count);
+  const limit = ((from + len - 1) >> blkbits) + 1;
+  return findNextZeroBit(ifs.state, limit, from >> blkbits) === limit;
+}
+
+/**
+ * Finds or makes the folio that a write at `pos` goes to (kernel: `iomap_get_folio`).
+ *
+ * @param len Bytes that will be written; a new folio is as large as suits them.
+ * @returns The folio, locked and with a reference; -EAGAIN if `iter.flags` has
+ *   NOWAIT and it would have to wait; -ENOMEM.
+ */
+export function iomapGetFolio(
+  iter: IomapIter,
+  pos: number,
+  len: number,
+): MaybePromise<Folio | number> {
+  let fgp = FGP_WRITEBEGIN;
+  if ((iter.flags & IOMAP_NOWAIT) !== 0) fgp |= FGP_NOWAIT;
+  if ((iter.flags & IOMAP_DONTCACHE) !== 0) fgp |= FGP_DONTCACHE;
+  const index = Math.floor(pos / PAGE_SIZE);
+  return filemapGetFolio(iter.inode.mapping, index, fgp, len);
+}
+
+/** Lets go of a folio's block state (kernel: `iomap_release_folio`).
+ * @returns False if the folio is dirty: the state is still needed. */
+export function iomapReleaseFolio(folio: Folio): boolean {
+  if (tracer !== null) {
+    const inode = folio.mapping!.host as Inode;
+    traceIomapRange("iomap_release_folio", inode, folio.pos, folio.size);
+  }
+  if (folio.dirty) return false;
+  ifsFree(folio);
+  return true;
+}
+
+/** Throws a folio's dirt and block state away if all of it goes; part of it
+ * changes nothing (kernel: `iomap_invalidate_folio`). */
+export function iomapInvalidateFolio(
+  folio: Folio,
+  offset: number,
+  len: number,
+): void {
+  if (tracer !== null) {
+    const inode = folio.mapping!.host as Inode;
+    const pos = folio.pos + offset;
+    traceIomapRange("iomap_invalidate_folio", inode, pos, len);
+  }
+  if (offset !== 0 || len !== folio.size) return;
+  warnOnOnce(folio.writeback, "iomap: invalidating a folio under writeback");
+  folioCancelDirty(folio);
+  ifsFree(folio);
+}
+
+/** Marks a folio and all of its blocks dirty (kernel: `iomap_dirty_folio`).
+ * @returns True if it was clean. */
+export function iomapDirtyFolio(mapping: AddressSpace, folio: Folio): boolean {
+  const { host } = mapping;
+  const ifs = ifsAlloc(host, folio);
+  if (ifs !== null) ifsSetRangeDirty(ifs, host.blkbits, 0, folio.size);
+  return filemapDirtyFolio(mapping, folio);
+}
+
+/** A write beyond the end of the file failed: what it cached there goes. */
+function iomapWriteFailed(
+  inode: Inode,
+  pos: number,
+  len: number,
+): MaybePromise<void> {
+  if (pos + len <= inode.size) return;
+  const start = Math.max(pos, inode.size);
+  return truncatePagecacheRange(inode.mapping, start, pos + len - 1);
+}
+
+/** What a write, a zeroing or an unsharing keeps across waits. Recycled. */
+class FolioWrite {
+  readonly iter: IomapIter = new IomapIter();
+  writeOps: IomapWriteOps | null = null;
+  /** Bytes of this step; the file system's folio may shorten it. */
+  bytes = 0;
+  /** Locked folio of this step, and where the step begins in it. */
+  folio: Folio | null = null;
+  offset = 0;
+  /** What is still to be looked at of the blocks that the step touches. */
+  fillOff = 0;
+  fillEnd = 0;
+  /** What ended the walk through the mapping. */
+  status = 0;
+
+  // Writing.
+  iocb: Kiocb | null = null;
+  from: IovIter | null = null;
+  /** Steps end at a multiple of this: the largest folio, less after a short copy. */
+  chunk = 0;
+  /** Bytes that a short copy could take, to be tried again; else 0. */
+  retry = 0;
+  /** Whether anything was written under this mapping. */
+  progress = false;
+
+  // Zeroing.
+  didZero: { value: boolean } | null = null;
+  /** Whether dirty cache may lie over holes and unwritten extents. */
+  rangeDirty = false;
+}
+
+const freeWrites: FolioWrite[] = [];
+
+function folioWriteGet(
+  inode: Inode,
+  pos: number,
+  len: number,
+  flags: number,
+  caller: string,
+  writeOps: IomapWriteOps | null,
+): FolioWrite {
+  const w = freeWrites.pop() ?? new FolioWrite();
+  iomapIterInit(w.iter, inode, pos, len, flags, caller);
+  w.writeOps = writeOps;
+  w.status = 0;
+  return w;
+}
+
+function folioWritePut(w: FolioWrite): void {
+  iomapIterRelease(w.iter);
+  w.writeOps = null;
+  w.folio = null;
+  w.iocb = null;
+  w.from = null;
+  w.didZero = null;
+  freeWrites.push(w);
+}
+
+/**
+ * Makes every block valid that the step will leave valid only in part: reads or
+ * zeroes each run of blocks that is not uptodate and that the step begins or ends
+ * within. 0 or a negative errno.
+ */
+function writeBeginBlocks(w: FolioWrite): MaybePromise<number> {
+  const { iter, offset } = w;
+  const { inode } = iter;
+  const folio = w.folio!;
+  const unshare = (iter.flags & IOMAP_UNSHARE) !== 0;
+  if (!unshare && offset === 0 && w.bytes === folio.size) return 0;
+  ifsAlloc(inode, folio);
+  if (folio.uptodate) return 0;
+  const bs = 1 << inode.blkbits;
+  w.fillOff = offset & -bs;
+  w.fillEnd = (offset + w.bytes + bs - 1) & -bs;
+  return fillBlocks(w);
+}
+
+function fillBlocks(w: FolioWrite): MaybePromise<number> {
+  const { iter } = w;
+  const folio = w.folio!;
+  while (w.fillOff < w.fillEnd) {
+    const len = w.fillEnd - w.fillOff;
+    adjustReadRange(iter.inode, folio, w.fillOff, len);
+    if (rangeLen === 0) return 0;
+    w.fillOff = rangeOff + rangeLen;
+    const status = fillRun(w, folio, rangeOff, rangeLen);
+    if (status instanceof Promise) return andThenWith(status, filled, w);
+    if (status !== 0) return status;
+  }
+  return 0;
+}
+
+function filled(status: number, w: FolioWrite): MaybePromise<number> {
+  return status !== 0 ? status : fillBlocks(w);
+}
+
+function fillRun(
+  w: FolioWrite,
+  folio: Folio,
+  off: number,
+  len: number,
+): MaybePromise<number> {
+  const { iter, offset } = w;
+  const { inode } = iter;
+  const end = off + len;
+  const writeEnd = offset + w.bytes;
+  const unshare = (iter.flags & IOMAP_UNSHARE) !== 0;
+  const beginsInside = off < offset && offset < end;
+  const endsInside = off < writeEnd && writeEnd < end;
+  if (!unshare && !beginsInside && !endsInside) return 0;
+  const pos = folio.pos + off;
+  if (iomapBlockNeedsZeroing(iter, pos)) {
+    if (warnOnOnce(unshare, "iomap: unsharing what holds no data")) return -EIO;
+    folioZero(folio, off, Math.min(offset, end));
+    folioZero(folio, Math.max(writeEnd, off), end);
+    iomapSetRangeUptodate(inode, folio, off, len);
+    return 0;
+  }
+  if ((iter.flags & IOMAP_NOWAIT) !== 0) return -EAGAIN;
+  const read = w.writeOps?.readFolioRange
+    ? w.writeOps.readFolioRange(iter, folio, pos, len)
+    : iomapBioReadFolioRange(iter, folio, pos, len);
+  return andThen(read, (error) => {
+    if (error === 0) iomapSetRangeUptodate(inode, folio, off, len);
+    return error;
+  });
+}
+
+/**
+ * Takes the folio at `w.iter.pos` and makes it ready to be written `w.bytes` of,
+ * or as many as it holds: then `w.folio`, `w.offset` and `w.bytes` are set.
+ *
+ * @returns 0 or a negative errno. 0 without a folio and with F_STALE set in the
+ *   mapping: it has to be obtained again.
+ */
+function iomapWriteBegin(w: FolioWrite): MaybePromise<number> {
+  const { iter, writeOps } = w;
+  const { pos } = iter;
+  let len = Math.min(w.bytes, iomapLength(iter));
+  if (iter.inode.mapping.maxOrder === 0) {
+    len = Math.min(len, PAGE_SIZE - (pos & PAGE_MASK));
+  }
+  w.bytes = len;
+  const folio = writeOps?.getFolio
+    ? writeOps.getFolio(iter, pos, len)
+    : iomapGetFolio(iter, pos, len);
+  return andThenWith(folio, writeBeginFolio, w);
+}
+
+function writeBeginFolio(
+  folio: Folio | number,
+  w: FolioWrite,
+): MaybePromise<number> {
+  if (typeof folio === "number") return folio;
+  const { iter, writeOps } = w;
+  const { iomap } = iter;
+  w.folio = folio;
+  // Writeback may have changed what the mapping says until the lock was held.
+  if (writeOps?.iomapValid && !writeOps.iomapValid(iter.inode, iomap)) {
+    iomap.flags |= IOMAP_F_STALE;
+    iomapPutFolio(w, 0);
+    return 0;
+  }
+  w.offset = iter.pos & (folio.size - 1);
+  w.bytes = Math.min(w.bytes, folio.size - w.offset);
+  const prepared = iomapIterSrcmap(iter).type === IOMAP_INLINE
+    ? iomapWriteBeginInline(iter, folio)
+    : writeBeginBlocks(w);
+  return prepared === 0 ? 0 : andThenWith(prepared, writeBeginEnd, w);
+}
+
+function writeBeginEnd(status: number, w: FolioWrite): number {
+  if (status !== 0) iomapPutFolio(w, 0);
+  return status;
+}
+
+function iomapWriteBeginInline(iter: IomapIter, folio: Folio): number {
+  const atStart = iomapIterSrcmap(iter).offset === 0;
+  if (warnOnOnce(!atStart, "iomap: INLINE that does not begin the file")) {
+    return -EIO;
+  }
+  return iomapReadInlineData(iter, folio);
+}
+
+function iomapPutFolio(w: FolioWrite, copied: number): void {
+  const folio = w.folio!;
+  w.folio = null;
+  if (w.writeOps?.putFolio) {
+    w.writeOps.putFolio(w.iter.inode, w.iter.pos, copied, folio);
+  } else {
+    folioUnlock(folio);
+    folioPut(folio);
+  }
+}
+
+/** Marks what was copied of the step valid and dirty; false: none of it counts. */
+function iomapWriteEnd(w: FolioWrite, copied: number): boolean {
+  const { iter, offset, bytes } = w;
+  const folio = w.folio!;
+  const { inode } = iter;
+  const srcmap = iomapIterSrcmap(iter);
+  if (srcmap.type === IOMAP_INLINE) {
+    return iomapWriteEndInline(iter, srcmap, folio, copied);
+  }
+  // What was read of the blocks skipped the part that was to be copied.
+  if (copied < bytes && !folio.uptodate) return false;
+  iomapSetRangeUptodate(inode, folio, offset, bytes);
+  const ifs = folioState(folio);
+  if (ifs !== null && copied > 0) {
+    ifsSetRangeDirty(ifs, inode.blkbits, offset, copied);
+  }
+  filemapDirtyFolio(inode.mapping, folio);
+  return true;
+}
+
+function iomapWriteEndInline(
+  iter: IomapIter,
+  iomap: Iomap,
+  folio: Folio,
+  copied: number,
+): boolean {
+  const { inlineData } = iomap;
+  warnOnOnce(!folio.uptodate, "iomap: INLINE written to a folio not uptodate");
+  const valid = iomapInlineDataValid(iomap);
+  if (warnOnOnce(!valid, "iomap: INLINE without room for it")) return false;
+  const at = folio.offset + (iter.pos & (folio.size - 1));
+  const data = folio.data.subarray(at, at + copied);
+  inlineData!.set(data, iter.pos - iomap.offset);
+  markInodeDirty(iter.inode);
+  return true;
+}
+
+function iomapWriteIter(iter: IomapIter, w: FolioWrite): MaybePromise<number> {
+  w.chunk = PAGE_SIZE << iter.inode.mapping.maxOrder;
+  w.retry = 0;
+  w.status = 0;
+  w.progress = false;
+  return andThenWith(repeatWith(writeStep, w), writeIterStatus, w);
+}
+
+function writeIterStatus(_: void, w: FolioWrite): number {
+  return w.progress ? 0 : w.status;
+}
+
+/** Writes to one folio; false if the walk through this mapping is over. */
+function writeStep(w: FolioWrite): MaybePromise<boolean> {
+  const { iter, chunk } = w;
+  const toChunkEnd = chunk - (iter.pos & (chunk - 1));
+  w.bytes = w.retry > 0 ? w.retry : Math.min(w.from!.count, toChunkEnd);
+  const nowait = (iter.flags & IOMAP_NOWAIT) !== 0;
+  const paced = balanceDirtyPagesRatelimited(iter.inode.mapping, nowait);
+  return andThenWith(paced, writePaced, w);
+}
+
+function writePaced(error: number, w: FolioWrite): MaybePromise<boolean> {
+  if (error !== 0) {
+    w.status = error;
+    return false;
+  }
+  return andThenWith(iomapWriteBegin(w), writeBegun, w);
+}
+
+function writeBegun(error: number, w: FolioWrite): MaybePromise<boolean> {
+  const { iter } = w;
+  const { inode, iomap, pos } = iter;
+  if (error !== 0) return writeStop(w, error);
+  if ((iomap.flags & IOMAP_F_STALE) !== 0) return false;
+  const folio = w.folio!;
+  const at = folio.offset + w.offset;
+  const copied = w.from!.copyFrom(folio.data, at, w.bytes);
+  const written = iomapWriteEnd(w, copied) ? copied : 0;
+  const oldSize = inode.size;
+  // Before the folio is unlocked, or writeback takes its tail for beyond the end.
+  if (pos + written > oldSize) {
+    inode.size = pos + written;
+    iomap.flags |= IOMAP_F_SIZE_CHANGED;
+  }
+  iomapPutFolio(w, written);
+  if (oldSize < pos) pagecacheIsizeExtended(inode.mapping, oldSize, pos);
+  if (written === 0) return writeShort(w, copied);
+  w.retry = 0;
+  w.progress = true;
+  iter.pos += written;
+  iter.len -= written;
+  return w.from!.count > 0 && iomapLength(iter) > 0;
+}
+
+/** Ends the walk through the mapping with a status. */
+function writeStop(w: FolioWrite, error: number): MaybePromise<boolean> {
+  w.status = error;
+  const dropped = iomapWriteFailed(w.iter.inode, w.iter.pos, w.bytes);
+  return dropped instanceof Promise ? dropped.then(stop) : false;
+}
+
+function stop(): boolean {
+  return false;
+}
+
+/** The caller's memory gave less than the folio needs: try what it gave. */
+function writeShort(w: FolioWrite, copied: number): MaybePromise<boolean> {
+  if (copied === 0) return writeStop(w, -EFAULT);
+  w.from!.revert(copied);
+  if (copied === w.bytes) return writeStop(w, -EIO);
+  if (w.chunk > PAGE_SIZE) w.chunk /= 2;
+  w.retry = copied;
+  const dropped = iomapWriteFailed(w.iter.inode, w.iter.pos, w.bytes);
+  return dropped instanceof Promise ? dropped.then(() => true) : true;
+}
+
+/**
+ * Writes to the page cache (kernel: `iomap_file_buffered_write`).
+ *
+ * The caller holds `inode.rwsem` exclusively, has done the checks of write(2), and
+ * has zeroed from the end of the file to `iocb.pos`. Nothing is made durable here.
+ *
+ * @param iocb `iocb.pos` moves by what was written; NOWAIT and DONTCACHE count.
+ * @param from Where the bytes come from; moves as well.
+ * @param ops Mapping callbacks, called with WRITE.
+ * @param writeOps Hooks, or null.
+ * @param priv For `iter.private`.
+ * @returns Bytes written, if any; else a negative errno: of `ops`, of reading a
+ *   block that is written in part; -EAGAIN where NOWAIT would have to wait;
+ *   -EFAULT if the caller's memory cannot be read.
+ */
+export function iomapFileBufferedWrite(
+  iocb: Kiocb,
+  from: IovIter,
+  ops: IomapOps,
+  writeOps: IomapWriteOps | null,
+  priv: unknown,
+): MaybePromise<number> {
+  let flags = IOMAP_WRITE;
+  if ((iocb.flags & IOCB_NOWAIT) !== 0) flags |= IOMAP_NOWAIT;
+  if ((iocb.flags & IOCB_DONTCACHE) !== 0) flags |= IOMAP_DONTCACHE;
+  const w = folioWriteGet(
+    iocb.file.inode,
+    iocb.pos,
+    from.count,
+    flags,
+    "iomap_file_buffered_write",
+    writeOps,
+  );
+  w.iter.private = priv;
+  w.iocb = iocb;
+  w.from = from;
+  return andThenWith(iomapWalk(w.iter, ops, iomapWriteIter, w), writeEnd, w);
+}
+
+function writeEnd(ret: number, w: FolioWrite): number {
+  const iocb = w.iocb!;
+  const done = w.iter.pos - iocb.pos;
+  folioWritePut(w);
+  if (done === 0) return ret;
+  iocb.pos += done;
+  return done;
+}
+
+/** Takes a reservation back: only delalloc, and without locking a folio. */
+export type IomapPunch = (
+  inode: Inode,
+  offset: number,
+  length: number,
+  iomap: Iomap,
+) => void;
+
+/** State of one {@linkcode iomapWriteDelallocRelease}; offsets in bytes. */
+class DelallocScan {
+  readonly inode: Inode;
+  readonly iomap: Iomap;
+  readonly punch: IomapPunch;
+  /** All before is settled. */
+  punchFrom: number;
+  /** Position in the cached range that ends at `dataEnd`. */
+  pos: number;
+  dataEnd: number;
+  readonly scanEnd: number;
+
+  constructor(
+    inode: Inode,
+    start: number,
+    scanEnd: number,
+    iomap: Iomap,
+    punch: IomapPunch,
+  ) {
+    this.inode = inode;
+    this.iomap = iomap;
+    this.punch = punch;
+    this.punchFrom = this.pos = this.dataEnd = start;
+    this.scanEnd = scanEnd;
+  }
+}
+
+function scanFolio(scan: DelallocScan, folio: Folio): void {
+  const { inode, iomap, pos, punchFrom } = scan;
+  const end = Math.min(scan.dataEnd, folio.pos + folio.size);
+  if (pos > punchFrom) scan.punch(inode, punchFrom, pos - punchFrom, iomap);
+  scan.punchFrom = end;
+  const ifs = folioState(folio);
+  if (ifs === null) return;
+  const { blkbits } = inode;
+  const last = (end - 1 - folio.pos) >> blkbits;
+  for (let i = (pos - folio.pos) >> blkbits; i <= last; i++) {
+    if (testBit(ifs.state, ifs.nrBlocks + i)) continue;
+    scan.punch(inode, folio.pos + i * 2 ** blkbits, 2 ** blkbits, iomap);
+  }
+}
+
+/** Looks at the next folio of what is cached; false at the end. */
+function scanStep(scan: DelallocScan): MaybePromise<boolean> {
+  const { mapping } = scan.inode;
+  const { scanEnd } = scan;
+  if (scan.pos >= scan.dataEnd) {
+    const data = mappingSeekHoleData(mapping, scan.dataEnd, scanEnd, true);
+    if (data < 0 || data >= scanEnd) return false;
+    scan.pos = data;
+    scan.dataEnd = mappingSeekHoleData(mapping, data, scanEnd, false);
+  }
+  const index = Math.floor(scan.pos / PAGE_SIZE);
+  const folio = filemapGetFolio(mapping, index, FGP_LOCK, 0);
+  return andThenWith(folio, scanLocked, scan);
+}
+
+function scanLocked(folio: Folio | number, scan: DelallocScan): boolean {
+  if (typeof folio === "number") {
+    scan.pos = (Math.floor(scan.pos / PAGE_SIZE) + 1) * PAGE_SIZE;
+    return true;
+  }
+  if (folio.dirty) scanFolio(scan, folio);
+  scan.pos = folio.pos + folio.size;
+  folioUnlock(folio);
+  folioPut(folio);
+  return true;
+}
+
+function scanEnded(end: number, scan: DelallocScan): void {
+  const { inode, punchFrom, iomap } = scan;
+  if (punchFrom < end) scan.punch(inode, punchFrom, end - punchFrom, iomap);
+}
+
+/**
+ * Gives reservations back that a short write did not use: all but those under
+ * dirty blocks inside the end of the file (kernel: `iomap_write_delalloc_release`).
+ *
+ * For `iomapEnd`, where the mapping is DELALLOC and NEW. The caller holds
+ * `mapping.invalidateLock` exclusively.
+ *
+ * @param start End of the last block written, `iomapLastWrittenBlock`.
+ * @param end End of the reservation, rounded up to a block.
+ * @param _flags `IOMAP_WRITE` and so on.
+ * @param punch Called for each range to give back, folios locked or not.
+ */
+export function iomapWriteDelallocRelease(
+  inode: Inode,
+  start: number,
+  end: number,
+  _flags: number,
+  iomap: Iomap,
+  punch: IomapPunch,
+): MaybePromise<void> {
+  const scanEnd = Math.min(inode.size, end);
+  const scan = new DelallocScan(inode, start, scanEnd, iomap, punch);
+  const scanned = start < scanEnd ? repeatWith(scanStep, scan) : undefined;
+  return andThen(scanned, () => scanEnded(end, scan));
+}
+
+function iomapUnshareIter(
+  iter: IomapIter,
+  w: FolioWrite,
+): MaybePromise<number> {
+  w.status = 0;
+  if (!iomapWantUnshareIter(iter)) return iomapIterAdvanceFull(iter);
+  return andThenWith(repeatWith(unshareStep, w), stepStatus, w);
+}
+
+function stepStatus(_: void, w: FolioWrite): number {
+  return w.status;
+}
+
+function unshareStep(w: FolioWrite): MaybePromise<boolean> {
+  w.bytes = iomapLength(w.iter);
+  return andThenWith(iomapWriteBegin(w), unshareBegun, w);
+}
+
+function unshareBegun(error: number, w: FolioWrite): MaybePromise<boolean> {
+  const { iter } = w;
+  w.status = error;
+  if (error !== 0 || (iter.iomap.flags & IOMAP_F_STALE) !== 0) return false;
+  const { bytes } = w;
+  if (!rewriteFolio(w)) return false;
+  iomapIterAdvance(iter, bytes);
+  const paced = balanceDirtyPagesRatelimited(iter.inode.mapping, false);
+  return andThenWith(paced, stepMore, w);
+}
+
+function stepMore(_: number, w: FolioWrite): boolean {
+  return iomapLength(w.iter) > 0;
+}
+
+/** Dirties the step's bytes as they are in the folio, and puts it. */
+function rewriteFolio(w: FolioWrite): boolean {
+  const { bytes } = w;
+  const done = iomapWriteEnd(w, bytes);
+  iomapPutFolio(w, bytes);
+  if (warnOnOnce(!done, "iomap: a whole write to the cache failed")) {
+    w.status = -EIO;
+  }
+  return done;
+}
+
+/**
+ * Makes shared blocks dirty in the cache, so that writeback gives the file its own
+ * (kernel: `iomap_file_unshare`). The caller holds `inode.rwsem` and
+ * `mapping.invalidateLock` exclusively, and writes back afterwards.
+ *
+ * @param pos Bytes; what lies beyond the end of the file is left alone.
+ * @param ops Mapping callbacks, called with WRITE and UNSHARE.
+ * @returns 0 or a negative errno.
+ */
+export function iomapFileUnshare(
+  inode: Inode,
+  pos: number,
+  len: number,
+  ops: IomapOps,
+  writeOps: IomapWriteOps | null,
+): MaybePromise<number> {
+  if (pos < 0 || pos >= inode.size) return 0;
+  const w = folioWriteGet(
+    inode,
+    pos,
+    Math.min(len, inode.size - pos),
+    IOMAP_WRITE | IOMAP_UNSHARE,
+    "iomap_file_unshare",
+    writeOps,
+  );
+  return andThenWith(iomapWalk(w.iter, ops, iomapUnshareIter, w), walked, w);
+}
+
+function walked(ret: number, w: FolioWrite): number {
+  folioWritePut(w);
+  return ret;
+}
+
+/** Zeroes under any mapping, through the cache. */
+function iomapZeroIter(_iter: IomapIter, w: FolioWrite): MaybePromise<number> {
+  w.status = 0;
+  return andThenWith(repeatWith(zeroStep, w), stepStatus, w);
+}
+
+function zeroStep(w: FolioWrite): MaybePromise<boolean> {
+  w.bytes = iomapLength(w.iter);
+  return andThenWith(iomapWriteBegin(w), zeroBegun, w);
+}
+
+function zeroBegun(error: number, w: FolioWrite): boolean {
+  const { iter } = w;
+  w.status = error;
+  if (error !== 0) return false;
+  if ((iter.iomap.flags & IOMAP_F_STALE) === 0) {
+    const { offset, bytes } = w;
+    const folio = w.folio!;
+    const beyond = folio.pos > iter.inode.size;
+    warnOnOnce(beyond, "iomap: zeroing a folio beyond the end of the file");
+    if (tracer !== null) {
+      const pos = folio.pos + offset;
+      traceIomapRange("iomap_zero_iter", iter.inode, pos, bytes);
+    }
+    folioZero(folio, offset, offset + bytes);
+    folioMarkAccessed(folio);
+    if (!rewriteFolio(w)) return false;
+    iomapIterAdvance(iter, bytes);
+    if (iomapLength(iter) > 0) return true;
+  }
+  if (w.didZero !== null) w.didZero.value = true;
+  return false;
+}
+
+/** Dirty cache over a hole or an unwritten extent: write it back and look again. */
+function iomapZeroIterFlushAndStale(iter: IomapIter): MaybePromise<number> {
+  iter.iomap.flags |= IOMAP_F_STALE;
+  const last = iter.pos + iter.len - 1;
+  return filemapWriteAndWaitRange(iter.inode.mapping, iter.pos, last);
+}
+
+function iomapZeroRangeIter(
+  iter: IomapIter,
+  w: FolioWrite,
+): MaybePromise<number> {
+  const { type } = iomapIterSrcmap(iter);
+  if (type !== IOMAP_HOLE && type !== IOMAP_UNWRITTEN) {
+    return iomapZeroIter(iter, w);
+  }
+  if (!w.rangeDirty) return iomapIterAdvanceFull(iter);
+  w.rangeDirty = false;
+  return iomapZeroIterFlushAndStale(iter);
+}
+
+/**
+ * Zeroes what holds data in a range, through the cache: holes and clean unwritten
+ * extents are left alone (kernel: `iomap_zero_range`).
+ *
+ * The caller holds `inode.rwsem` and `mapping.invalidateLock` exclusively. i_size
+ * stays as it is.
+ *
+ * @param pos Bytes.
+ * @param didZero `value` becomes true if anything was zeroed; null if nobody asks.
+ * @param ops Mapping callbacks, called with ZERO.
+ * @param writeOps Hooks, or null.
+ * @param priv For `iter.private`.
+ * @returns 0 or a negative errno: of `ops`, of reading a block that is zeroed in
+ *   part, or of writing back dirty cache.
+ */
+export function iomapZeroRange(
+  inode: Inode,
+  pos: number,
+  len: number,
+  didZero: { value: boolean } | null,
+  ops: IomapOps,
+  writeOps: IomapWriteOps | null,
+  priv: unknown,
+): MaybePromise<number> {
+  const caller = "iomap_zero_range";
+  const w = folioWriteGet(inode, pos, len, IOMAP_ZERO, caller, writeOps);
+  const { iter } = w;
+  iter.private = priv;
+  w.didZero = didZero;
+  const bs = 1 << inode.blkbits;
+  const off = pos & (bs - 1);
+  const first = Math.min(len, bs - off);
+  // Writing back and remapping the whole range for the dirty rest of a block
+  // would make every extending write wait.
+  if (off === 0 || !iterNeedsWriteback(iter, first)) return zeroRest(w, ops);
+  iter.len = first;
+  return andThen(iomapWalk(iter, ops, iomapZeroIter, w), (ret) => {
+    iter.len = len - (iter.pos - pos);
+    return ret !== 0 || iter.len === 0 ? walked(ret, w) : zeroRest(w, ops);
+  });
+}
+
+function iterNeedsWriteback(iter: IomapIter, len: number): boolean {
+  const last = iter.pos + len - 1;
+  return filemapRangeNeedsWriteback(iter.inode.mapping, iter.pos, last);
+}
+
+function zeroRest(w: FolioWrite, ops: IomapOps): MaybePromise<number> {
+  w.rangeDirty = iterNeedsWriteback(w.iter, w.iter.len);
+  return andThenWith(iomapWalk(w.iter, ops, iomapZeroRangeIter, w), walked, w);
+}
+
+/**
+ * Zeroes from `pos` to the end of its block (kernel: `iomap_truncate_page`).
+ *
+ * @param pos Bytes; at the start of a block nothing is done.
+ * @returns As {@linkcode iomapZeroRange}.
+ */
+export function iomapTruncatePage(
+  inode: Inode,
+  pos: number,
+  didZero: { value: boolean } | null,
+  ops: IomapOps,
+  writeOps: IomapWriteOps | null,
+  priv: unknown,
+): MaybePromise<number> {
+  const bs = 1 << inode.blkbits;
+  const off = pos & (bs - 1);
+  if (off === 0) return 0;
+  return iomapZeroRange(inode, pos, bs - off, didZero, ops, writeOps, priv);
+}
+
+/** Bytes of a folio under writeback go into a bio (kernel: `iomap_start_folio_write`). */
+export function iomapStartFolioWrite(
+  inode: Inode,
+  folio: Folio,
+  len: number,
+): void {
+  const ifs = folioState(folio);
+  const stateless = ifs === null && blocksPerFolio(inode, folio) > 1;
+  warnOnOnce(stateless, "iomap: writeback of a folio without block state");
+  if (ifs !== null) ifs.writeBytesPending += len;
+}
+
+/** Bytes of a folio have been written, or not (kernel: `iomap_finish_folio_write`). */
+export function iomapFinishFolioWrite(
+  _inode: Inode,
+  folio: Folio,
+  len: number,
+): void {
+  const ifs = folioState(folio);
+  if (ifs !== null) ifs.writeBytesPending -= len;
+  if (ifs === null || ifs.writeBytesPending === 0) folioEndWriteback(folio);
+}
+
+/** State of one {@linkcode iomapWritebackFolio}; offsets in the file, bytes. */
+class FolioWriteback {
+  readonly wpc: IomapWritepageCtx;
+  readonly folio: Folio;
+  /** End of what counts of the folio: its own, or the file's. */
+  readonly endPos: number;
+  /** Current run of dirty blocks. */
+  pos: number;
+  left = 0;
+  /** Whether a bio ends the folio's writeback. */
+  pending = false;
+  error = 0;
+
+  constructor(wpc: IomapWritepageCtx, folio: Folio, endPos: number) {
+    this.wpc = wpc;
+    this.folio = folio;
+    this.pos = folio.pos;
+    this.endPos = endPos;
+  }
+}
+
+/** Moves on to the next run of dirty blocks; false if there is none. */
+function findDirtyRange(fw: FolioWriteback): boolean {
+  const { folio, pos } = fw;
+  const { blkbits } = fw.wpc.inode;
+  const bs = 2 ** blkbits;
+  const end = Math.ceil((fw.endPos - folio.pos) / bs);
+  const ifs = folioState(folio);
+  let first = (pos - folio.pos) / bs;
+  let last = end;
+  if (ifs !== null) {
+    const base = ifs.nrBlocks;
+    first = findNextBit(ifs.state, base + end, base + first) - base;
+    last = findNextZeroBit(ifs.state, base + end, base + first) - base;
+  }
+  fw.pos = folio.pos + first * bs;
+  fw.left = (last - first) * bs;
+  return first < end;
+}
+
+/**
+ * Where a folio's writeback ends, bytes; zeroes the memory beyond the end of the
+ * file, which a mapping may have stored to. -1 if all of it is beyond.
+ */
+function iomapWritebackHandleEof(folio: Folio, inode: Inode): number {
+  const { pos, size } = folio;
+  if (pos + size <= inode.size) return pos + size;
+  if (pos >= inode.size) return -1;
+  folioZero(folio, inode.size - pos, size);
+  return inode.size;
+}
+
+function writebackStep(fw: FolioWriteback): MaybePromise<boolean> {
+  if (fw.left === 0 && !findDirtyRange(fw)) return false;
+  const { wpc, folio, pos, left, endPos } = fw;
+  const handled = wpc.ops.writebackRange(wpc, folio, pos, left, endPos);
+  return andThenWith(handled, rangeHandled, fw);
+}
+
+function rangeHandled(handled: number, fw: FolioWriteback): boolean {
+  const wrong = handled === 0 || handled > fw.left;
+  if (warnOnOnce(wrong, "iomap: writebackRange took nothing, or too much")) {
+    handled = -EIO;
+  }
+  if (handled < 0) {
+    fw.error = handled;
+    return false;
+  }
+  if (fw.wpc.iomap.type !== IOMAP_HOLE) fw.pending = true;
+  fw.pos += handled;
+  fw.left -= handled;
+  return true;
+}
+
+function writebackFolioEnd(_: void, fw: FolioWriteback): number {
+  const { wpc, folio, error } = fw;
+  if (fw.pending) wpc.nrFolios++;
+  const ifs = folioState(folio);
+  if (ifs !== null) {
+    ifsClearRangeDirty(ifs);
+    if (--ifs.writeBytesPending === 0) folioEndWriteback(folio);
+  } else if (!fw.pending) folioEndWriteback(folio);
+  mappingSetError(wpc.inode.mapping, error);
+  return error;
+}
+
+/**
+ * Writes a folio's dirty blocks back (kernel: `iomap_writeback_folio`). What
+ * happens to the I/O shows when `folio.writeback` ends.
+ *
+ * @param folio Locked, its dirty flag cleared for this, not under writeback.
+ * @returns 0 or a negative errno of `wpc.ops.writebackRange`, which is recorded
+ *   for fsync; -EIO if that took nothing or too much. The folio is clean after all.
+ */
+export function iomapWritebackFolio(
+  wpc: IomapWritepageCtx,
+  folio: Folio,
+): MaybePromise<number> {
+  const { inode } = wpc;
+  const ready = folio.locked && !folio.dirty && !folio.writeback;
+  warnOnOnce(!ready, "iomap: writeback of a folio that is not ready for it");
+  if (tracer !== null) {
+    traceIomapRange("iomap_writeback_folio", inode, folio.pos, folio.size);
+  }
+  const endPos = iomapWritebackHandleEof(folio, inode);
+  if (endPos < 0) return 0;
+  let ifs = folioState(folio);
+  if (ifs === null && blocksPerFolio(inode, folio) > 1) {
+    ifs = ifsAlloc(inode, folio)!;
+    ifsSetRangeDirty(ifs, inode.blkbits, 0, endPos - folio.pos);
+  }
+  if (ifs !== null) {
+    const inFlight = ifs.writeBytesPending !== 0;
+    warnOnOnce(inFlight, "iomap: writeback before the last one has ended");
+    // Or the writeback would end with the first bio, before all are submitted.
+    ifs.writeBytesPending++;
+  }
+  folioStartWriteback(folio);
+  const fw = new FolioWriteback(wpc, folio, endPos);
+  return andThenWith(repeatWith(writebackStep, fw), writebackFolioEnd, fw);
+}
+
+/** State of one {@linkcode iomapWritepages}. */
+class WritepagesWalk {
+  readonly wpc: IomapWritepageCtx;
+  readonly folios: WritebackIter;
+  folio: Folio | null = null;
+  /** Of the last folio. */
+  error = 0;
+
+  constructor(wpc: IomapWritepageCtx, folios: WritebackIter) {
+    this.wpc = wpc;
+    this.folios = folios;
+  }
+}
+
+function writepagesStep(walk: WritepagesWalk): MaybePromise<boolean> {
+  return andThenWith(walk.folios.next(walk.error), writepagesFolio, walk);
+}
+
+function writepagesFolio(
+  folio: Folio | null,
+  walk: WritepagesWalk,
+): MaybePromise<boolean> {
+  if (folio === null) return false;
+  walk.folio = folio;
+  return andThenWith(
+    iomapWritebackFolio(walk.wpc, folio),
+    writepagesFolioEnd,
+    walk,
+  );
+}
+
+function writepagesFolioEnd(error: number, walk: WritepagesWalk): boolean {
+  const folio = walk.folio!;
+  walk.error = error;
+  folioUnlock(folio);
+  folioPut(folio);
+  return true;
+}
+
+function writepagesEnd(_: void, walk: WritepagesWalk): MaybePromise<number> {
+  const { wpc } = walk;
+  const error = walk.folios.error || walk.error;
+  return wpc.wbCtx === null ? error : wpc.ops.writebackSubmit(wpc, error);
+}
+
+/**
+ * Writes the dirty folios of `wpc.wbc`'s range back (kernel: `iomap_writepages`).
+ *
+ * @param wpc Made for this call.
+ * @returns 0 or a negative errno: the first where `wbc.syncAll` is set, else the
+ *   one that ended it. With an error the pending ioend fails, too.
+ */
+export function iomapWritepages(wpc: IomapWritepageCtx): MaybePromise<number> {
+  const folios = writebackIter(wpc.inode.mapping, wpc.wbc);
+  const walk = new WritepagesWalk(wpc, folios);
+  return andThenWith(repeatWith(writepagesStep, walk), writepagesEnd, walk);
+}

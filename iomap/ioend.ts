@@ -1,0 +1,347 @@
+/**
+ * Ioends: one bio of writeback, with what has to happen when it is done.
+ *
+ * `size` ends at the end of the file as it was at submission, though the bio goes
+ * on to the end of the block: the on-disk size must not pass what was written.
+ *
+ * Kernel counterpart: fs/iomap/ioend.c.
+ *
+ * @module
+ */
+
+import { Bio, bioEndIo, submitBio } from "../block/bio.ts";
+import {
+  blkStatusToErrno,
+  errnoToBlkStatus,
+  REQ_BACKGROUND,
+  REQ_OP_WRITE,
+  REQ_SYNC,
+  SECTOR_SIZE,
+} from "../block/blk-types.ts";
+import type { Inode } from "../fs/fs.ts";
+import { warnOnOnce } from "../lib/bug.ts";
+import { EIO } from "../lib/errno.ts";
+import type { MaybePromise } from "../lib/maybe-promise.ts";
+import { mappingSetError } from "../mm/address-space.ts";
+import { type Folio, PG_DROPBEHIND } from "../mm/folio.ts";
+import { iomapFinishFolioWrite, iomapStartFolioWrite } from "./buffered-io.ts";
+import {
+  IOMAP_F_ANON_WRITE,
+  IOMAP_F_BOUNDARY,
+  IOMAP_F_SHARED,
+  IOMAP_HOLE,
+  IOMAP_IOEND_BOUNDARY,
+  IOMAP_IOEND_DONTCACHE,
+  IOMAP_IOEND_NOMERGE_FLAGS,
+  IOMAP_IOEND_SHARED,
+  IOMAP_IOEND_UNWRITTEN,
+  IOMAP_MAPPED,
+  IOMAP_UNWRITTEN,
+  iomapSector,
+  type IomapWritepageCtx,
+} from "./iomap.ts";
+import { traceIomapAddToIoend, tracer } from "./trace.ts";
+
+/** Most folios of one ioend. */
+const IOEND_BATCH_SIZE = 4096;
+
+/** One bio of writeback (kernel: `struct iomap_ioend`); `bio.private` leads back. */
+export class IomapIoend {
+  /** File that it writes to. */
+  readonly inode: Inode;
+  /** The I/O. */
+  readonly bio: Bio;
+  /** File offset, bytes. */
+  offset: number;
+  /** Bytes of the file that it writes. */
+  size: number;
+  /** First 512-byte sector. */
+  sector: number;
+  /** `IOMAP_IOEND_*`. */
+  flags: number;
+  /** 0 or a negative errno. */
+  error = 0;
+  /** Completions still to come: its own, and one for each part split off. */
+  remaining = 1;
+  /** What it is a part of. */
+  parent: IomapIoend | null = null;
+  /** Ioends that were merged behind it, in order of offset. */
+  merged: IomapIoend[] | null = null;
+  /** Folios that the bio writes, in order. */
+  readonly folios: Folio[] = [];
+  /** Bytes of each of `folios`. */
+  readonly lens: number[] = [];
+  /** The file system's own. */
+  private: unknown = null;
+
+  /** Use {@linkcode iomapInitIoend}. */
+  constructor(inode: Inode, bio: Bio, fileOffset: number, flags: number) {
+    this.inode = inode;
+    this.bio = bio;
+    this.offset = fileOffset;
+    this.size = bio.size;
+    this.sector = bio.sector;
+    this.flags = flags;
+  }
+}
+
+/**
+ * Makes the ioend of a bio (kernel: `iomap_init_ioend`).
+ *
+ * @param fileOffset Bytes.
+ * @param flags `IOMAP_IOEND_*`.
+ */
+export function iomapInitIoend(
+  inode: Inode,
+  bio: Bio,
+  fileOffset: number,
+  flags: number,
+): IomapIoend {
+  const ioend = new IomapIoend(inode, bio, fileOffset, flags);
+  bio.private = ioend;
+  return ioend;
+}
+
+/** Ends the writeback of the folios that the ioend writes. */
+function iomapFinishIoendBuffered(ioend: IomapIoend): void {
+  const { inode, folios, lens } = ioend;
+  mappingSetError(inode.mapping, ioend.error);
+  for (let i = 0; i < folios.length; i++) {
+    iomapFinishFolioWrite(inode, folios[i]!, lens[i]!);
+  }
+}
+
+function ioendWritebackEndBio(bio: Bio): void {
+  const ioend = bio.private as IomapIoend;
+  ioend.error = blkStatusToErrno(bio.status);
+  iomapFinishIoendBuffered(ioend);
+}
+
+/**
+ * Submits the pending ioend, `wpc.wbCtx` (kernel: `iomap_ioend_writeback_submit`).
+ * A file system with work to do at completion sets `ioend.bio.endIo` before; that
+ * must lead to {@linkcode iomapFinishIoends}.
+ *
+ * @param error Negative errno: nothing is submitted, the bio completes with it.
+ * @returns 0, `error`, or -EIO for a mapping that has no address yet.
+ */
+export function iomapIoendWritebackSubmit(
+  wpc: IomapWritepageCtx,
+  error: number,
+): number {
+  const { bio } = wpc.wbCtx as IomapIoend;
+  bio.endIo ??= ioendWritebackEndBio;
+  const anon = (wpc.iomap.flags & IOMAP_F_ANON_WRITE) !== 0;
+  if (warnOnOnce(anon, "iomap: a write without address needs its own submit")) {
+    error = -EIO;
+  }
+  if (error !== 0) {
+    bio.status = errnoToBlkStatus(error);
+    bioEndIo(bio);
+    return error;
+  }
+  submitBio(bio);
+  return 0;
+}
+
+function iomapAllocIoend(
+  wpc: IomapWritepageCtx,
+  pos: number,
+  flags: number,
+): IomapIoend {
+  const hint = wpc.wbc.syncAll ? REQ_SYNC : REQ_BACKGROUND;
+  const bio = new Bio(wpc.iomap.bdev!, REQ_OP_WRITE | hint);
+  bio.sector = iomapSector(wpc.iomap, pos);
+  wpc.nrFolios = 0;
+  return iomapInitIoend(wpc.inode, bio, pos, flags);
+}
+
+function iomapCanAddToIoend(
+  wpc: IomapWritepageCtx,
+  ioend: IomapIoend,
+  pos: number,
+  flags: number,
+): boolean {
+  const differ = (flags ^ ioend.flags) & IOMAP_IOEND_NOMERGE_FLAGS;
+  if ((flags & IOMAP_IOEND_BOUNDARY) !== 0 || differ !== 0) return false;
+  if (pos !== ioend.offset + ioend.size) return false;
+  const anon = (wpc.iomap.flags & IOMAP_F_ANON_WRITE) !== 0;
+  if (!anon && iomapSector(wpc.iomap, pos) !== ioend.bio.endSector) {
+    return false;
+  }
+  // Bounds the work that one completion does.
+  return wpc.nrFolios < IOEND_BATCH_SIZE;
+}
+
+/** False if the bio is full. */
+function appendFolio(
+  ioend: IomapIoend,
+  folio: Folio,
+  pos: number,
+  len: number,
+): boolean {
+  const offset = pos & (folio.size - 1);
+  if (!ioend.bio.addData(folio.data, folio.offset + offset, len)) return false;
+  const { folios, lens } = ioend;
+  const last = folios.length - 1;
+  if (last >= 0 && folios[last] === folio) lens[last]! += len;
+  else {
+    folios.push(folio);
+    lens.push(len);
+  }
+  iomapStartFolioWrite(ioend.inode, folio, len);
+  return true;
+}
+
+/** Flags of an ioend that begins at `pos` under the cached mapping. */
+function ioendFlags(
+  wpc: IomapWritepageCtx,
+  folio: Folio,
+  pos: number,
+): number {
+  const { iomap } = wpc;
+  let flags = iomap.type === IOMAP_UNWRITTEN ? IOMAP_IOEND_UNWRITTEN : 0;
+  if ((iomap.flags & IOMAP_F_SHARED) !== 0) flags |= IOMAP_IOEND_SHARED;
+  if ((folio.flags & PG_DROPBEHIND) !== 0) flags |= IOMAP_IOEND_DONTCACHE;
+  if ((iomap.flags & IOMAP_F_BOUNDARY) !== 0 && pos === iomap.offset) {
+    flags |= IOMAP_IOEND_BOUNDARY;
+  }
+  return flags;
+}
+
+/**
+ * Adds dirty bytes of a folio to the pending ioend; submits that and begins
+ * another where they do not fit on (kernel: `iomap_add_to_ioend`).
+ *
+ * The folio is locked and under writeback; `wpc.iomap` covers `pos`.
+ *
+ * @param pos First dirty byte in the file.
+ * @param endPos End of the file or of the folio, whichever is first.
+ * @param dirtyLen Dirty bytes from `pos`.
+ * @returns Bytes taken care of, at most `dirtyLen`; over a hole they are not
+ *   written. -EIO for an INLINE or DELALLOC mapping, or the error of submitting.
+ */
+export function iomapAddToIoend(
+  wpc: IomapWritepageCtx,
+  folio: Folio,
+  pos: number,
+  endPos: number,
+  dirtyLen: number,
+): MaybePromise<number> {
+  const { iomap } = wpc;
+  const len = Math.min(dirtyLen, iomap.offset + iomap.length - pos);
+  warnOnOnce(
+    len < dirtyLen && folio.private === null,
+    "iomap: part of a folio without block state",
+  );
+  if (tracer !== null) traceIomapAddToIoend(wpc.inode, pos, dirtyLen, iomap);
+  if (iomap.type === IOMAP_HOLE) return len;
+  const writable = iomap.type === IOMAP_MAPPED ||
+    iomap.type === IOMAP_UNWRITTEN;
+  if (warnOnOnce(!writable, "iomap: writeback to a mapping without address")) {
+    return -EIO;
+  }
+  const flags = ioendFlags(wpc, folio, pos);
+  const pending = wpc.wbCtx as IomapIoend | null;
+  if (pending === null) {
+    return startIoend(wpc, flags, folio, pos, endPos, len);
+  }
+  if (
+    iomapCanAddToIoend(wpc, pending, pos, flags) &&
+    appendFolio(pending, folio, pos, len)
+  ) {
+    growIoend(pending, len, endPos);
+    return len;
+  }
+  const submitted = wpc.ops.writebackSubmit(wpc, 0);
+  if (submitted instanceof Promise) {
+    return submitted.then((error) =>
+      afterSubmit(error, wpc, flags, folio, pos, endPos, len)
+    );
+  }
+  return afterSubmit(submitted, wpc, flags, folio, pos, endPos, len);
+}
+
+function afterSubmit(
+  error: number,
+  wpc: IomapWritepageCtx,
+  flags: number,
+  folio: Folio,
+  pos: number,
+  endPos: number,
+  len: number,
+): number {
+  wpc.wbCtx = null;
+  if (error !== 0) return error;
+  return startIoend(wpc, flags, folio, pos, endPos, len);
+}
+
+function startIoend(
+  wpc: IomapWritepageCtx,
+  flags: number,
+  folio: Folio,
+  pos: number,
+  endPos: number,
+  len: number,
+): number {
+  const ioend = iomapAllocIoend(wpc, pos, flags);
+  wpc.wbCtx = ioend;
+  appendFolio(ioend, folio, pos, len);
+  growIoend(ioend, len, endPos);
+  return len;
+}
+
+function growIoend(ioend: IomapIoend, len: number, endPos: number): void {
+  ioend.size = Math.min(ioend.size + len, endPos - ioend.offset);
+}
+
+function iomapFinishIoend(ioend: IomapIoend, error: number): void {
+  const whole = ioend.parent ?? ioend;
+  if (error !== 0 && whole.error === 0) whole.error = error;
+  if (--whole.remaining === 0) iomapFinishIoendBuffered(whole);
+}
+
+/**
+ * Completes an ioend and those merged behind it (kernel: `iomap_finish_ioends`).
+ *
+ * @param error 0 or a negative errno, which fsync will report; the first one counts.
+ */
+export function iomapFinishIoends(ioend: IomapIoend, error: number): void {
+  const { merged } = ioend;
+  ioend.merged = null;
+  iomapFinishIoend(ioend, error);
+  if (merged === null) return;
+  for (const next of merged) iomapFinishIoend(next, error);
+}
+
+function iomapIoendCanMerge(ioend: IomapIoend, next: IomapIoend): boolean {
+  const differ = (ioend.flags ^ next.flags) & IOMAP_IOEND_NOMERGE_FLAGS;
+  return ioend.bio.status === next.bio.status &&
+    (next.flags & IOMAP_IOEND_BOUNDARY) === 0 && differ === 0 &&
+    ioend.offset + ioend.size === next.offset &&
+    ioend.sector + Math.floor(ioend.size / SECTOR_SIZE) === next.sector;
+}
+
+/**
+ * Takes from the front of `list` what directly follows `ioend` in file and on
+ * the device, so that one transaction does for all (kernel: `iomap_ioend_try_merge`).
+ *
+ * @param list Completed ioends after {@linkcode iomapSortIoends}.
+ */
+export function iomapIoendTryMerge(
+  ioend: IomapIoend,
+  list: IomapIoend[],
+): void {
+  let n = 0;
+  while (n < list.length && iomapIoendCanMerge(ioend, list[n]!)) {
+    ioend.size += list[n]!.size;
+    n++;
+  }
+  if (n === 0) return;
+  (ioend.merged ??= []).push(...list.splice(0, n));
+}
+
+/** Sorts by file offset, in place (kernel: `iomap_sort_ioends`). */
+export function iomapSortIoends(list: IomapIoend[]): void {
+  list.sort((a, b) => a.offset - b.offset);
+}

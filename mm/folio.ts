@@ -1,0 +1,184 @@
+/**
+ * The page cache's unit: 2^order pages of contiguous memory.
+ *
+ * A folio's memory is a slice of a 2 MiB chunk that all its neighbours share:
+ * `data` is the chunk, `offset` where the folio begins in it. Objects and chunks
+ * are recycled for ever; a folio is valid only while a reference is held or it
+ * is found in a mapping without having waited since.
+ *
+ * Kernel counterpart: include/linux/mm_types.h, include/linux/page-flags.h.
+ *
+ * @module
+ */
+
+import { bugOn } from "../lib/bug.ts";
+import type { MaybePromise } from "../lib/maybe-promise.ts";
+import { WaitQueue } from "../lib/wait.ts";
+import type { AddressSpace } from "./address-space.ts";
+import type { Mm } from "./mm.ts";
+
+/** Bytes of a page. */
+export const PAGE_SIZE = 4096;
+/** Shift from bytes to pages; not for offsets of 2^31 and above. */
+export const PAGE_SHIFT = 12;
+/** Mask of an offset within a page; exact for every safe integer. */
+export const PAGE_MASK = 4095;
+/** Largest folio: 2^9 pages, 2 MiB. */
+export const MAX_PAGECACHE_ORDER = 9;
+
+/** Locked. */
+export const PG_LOCKED = 1 << 0;
+/** Whole contents valid. */
+export const PG_UPTODATE = 1 << 1;
+/** To be written back. */
+export const PG_DIRTY = 1 << 2;
+/** Being written back. */
+export const PG_WRITEBACK = 1 << 3;
+/** Reaching it starts the next readahead. */
+export const PG_READAHEAD = 1 << 4;
+/** Used since the last scan. */
+export const PG_REFERENCED = 1 << 5;
+/** Drop it when its writeback ends. */
+export const PG_DROPBEHIND = 1 << 6;
+
+/** 2^order pages of a file (kernel: `struct folio`). */
+export class Folio {
+  readonly mm: Mm;
+  /** Number of its first page frame. */
+  readonly frame: number;
+  /** The chunk that holds the memory. */
+  readonly data: Uint8Array;
+  /** First byte of the folio in `data`. */
+  readonly offset: number;
+  /** log2 of its pages. */
+  order = 0;
+  /** `PG_*`. */
+  flags = 0;
+  /** First page in the file. */
+  index = 0;
+  /** Where it is cached; null once it has been removed. */
+  mapping: AddressSpace | null = null;
+  /** The mapping's owner's own; iomap keeps its per-block state here. */
+  private: unknown = null;
+  /** Holders: the page cache counts as one. */
+  refcount = 0;
+  /** Who waits for the lock or the end of writeback; made when somebody does. */
+  waiters: WaitQueue | null = null;
+
+  constructor(mm: Mm, frame: number, data: Uint8Array, offset: number) {
+    this.mm = mm;
+    this.frame = frame;
+    this.data = data;
+    this.offset = offset;
+  }
+
+  /** Bytes (kernel: `folio_size`). */
+  get size(): number {
+    return PAGE_SIZE << this.order;
+  }
+
+  /** Offset in the file, bytes (kernel: `folio_pos`). */
+  get pos(): number {
+    return this.index * PAGE_SIZE;
+  }
+
+  get locked(): boolean {
+    return (this.flags & PG_LOCKED) !== 0;
+  }
+
+  get uptodate(): boolean {
+    return (this.flags & PG_UPTODATE) !== 0;
+  }
+
+  get dirty(): boolean {
+    return (this.flags & PG_DIRTY) !== 0;
+  }
+
+  get writeback(): boolean {
+    return (this.flags & PG_WRITEBACK) !== 0;
+  }
+}
+
+/** Pages of a folio (kernel: `folio_nr_pages`). */
+export function folioNrPages(folio: Folio): number {
+  return 1 << folio.order;
+}
+
+/** First page behind a folio (kernel: `folio_next_index`). */
+export function folioNextIndex(folio: Folio): number {
+  return folio.index + (1 << folio.order);
+}
+
+/** Takes a reference (kernel: `folio_get`). */
+export function folioGet(folio: Folio): void {
+  folio.refcount++;
+}
+
+/** Gives a reference back; the last one frees the memory (kernel: `folio_put`). */
+export function folioPut(folio: Folio): void {
+  bugOn(folio.refcount <= 0, "folioPut() without a reference");
+  if (--folio.refcount === 0) folio.mm.freeFolio(folio);
+}
+
+/** Locks if nobody holds it (kernel: `folio_trylock`). */
+export function folioTrylock(folio: Folio): boolean {
+  if ((folio.flags & PG_LOCKED) !== 0) return false;
+  folio.flags |= PG_LOCKED;
+  return true;
+}
+
+/** Locks, waiting for the holder; the caller holds a reference (kernel: `folio_lock`). */
+export function folioLock(folio: Folio): MaybePromise<void> {
+  if (!folioTrylock(folio)) return waitFor(folio, folioTrylock);
+}
+
+/** Unlocks and wakes (kernel: `folio_unlock`). */
+export function folioUnlock(folio: Folio): void {
+  bugOn((folio.flags & PG_LOCKED) === 0, "folioUnlock() of a folio not locked");
+  folio.flags &= ~PG_LOCKED;
+  if (folio.waiters !== null) folio.waiters.wakeAll();
+}
+
+/** Waits until nobody holds the lock; the caller holds a reference (kernel: `folio_wait_locked`). */
+export function folioWaitLocked(folio: Folio): MaybePromise<void> {
+  if (folio.locked) return waitFor(folio, notLocked);
+}
+
+/** Marks the whole contents valid (kernel: `folio_mark_uptodate`). */
+export function folioMarkUptodate(folio: Folio): void {
+  folio.flags |= PG_UPTODATE;
+}
+
+/** Ends a read: unlocks, and marks valid if it succeeded (kernel: `folio_end_read`). */
+export function folioEndRead(folio: Folio, success: boolean): void {
+  if (success) folio.flags |= PG_UPTODATE;
+  folioUnlock(folio);
+}
+
+/** Waits until it is not being written back; the caller holds a reference
+ * (kernel: `folio_wait_writeback`). */
+export function folioWaitWriteback(folio: Folio): MaybePromise<void> {
+  if (folio.writeback) return waitFor(folio, notWriteback);
+}
+
+/** Marks a use for reclaim (kernel: `folio_mark_accessed`). */
+export function folioMarkAccessed(folio: Folio): void {
+  folio.flags |= PG_REFERENCED;
+}
+
+function notLocked(folio: Folio): boolean {
+  return !folio.locked;
+}
+
+function notWriteback(folio: Folio): boolean {
+  return !folio.writeback;
+}
+
+/** Waits until `condition` says true, once: it may take the lock. */
+function waitFor(
+  folio: Folio,
+  condition: (folio: Folio) => boolean,
+): MaybePromise<void> {
+  folio.waiters ??= new WaitQueue();
+  return folio.waiters.wait(folio.mm.clock, () => condition(folio));
+}

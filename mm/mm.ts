@@ -1,0 +1,117 @@
+/**
+ * One machine's memory: its page frames, the folios over them, and what is dirty.
+ *
+ * @module
+ */
+
+import type { Clock } from "../lib/clock.ts";
+import { WaitQueue } from "../lib/wait.ts";
+import type { AddressSpace } from "./address-space.ts";
+import { Folio, PAGE_SIZE } from "./folio.ts";
+import { CHUNK_FRAMES, FIRST_FRAME, PageAllocator } from "./page-alloc.ts";
+
+/** Bounds of a page cache. */
+export interface MmOptions {
+  /** Most bytes of folios; 1 GiB if absent. */
+  memory?: number;
+}
+
+/** Share of memory from which dirty pages are written back in the background
+ * (kernel: `vm.dirty_background_ratio`). */
+const DIRTY_BACKGROUND_RATIO = 0.1;
+/** Share at which writers have to wait (kernel: `vm.dirty_ratio`). */
+const DIRTY_RATIO = 0.2;
+/** What may be taken beyond the limit where nothing can be given up. */
+const RESERVE_RATIO = 0.1;
+
+/** Memory shared by the mounts of one stack. */
+export class Mm {
+  readonly clock: Clock;
+  /** Most pages of folios; what cannot wait may go a tenth beyond. */
+  readonly limit: number;
+  /** Dirty pages above which the flusher writes back. */
+  readonly backgroundThresh: number;
+  /** Dirty pages, with those being written back, above which writers wait. */
+  readonly dirtyThresh: number;
+  /** Folios by their first frame. An object is made once and recycled with its
+   * memory: what is not in use has no references. */
+  readonly folios: (Folio | undefined)[] = new Array(FIRST_FRAME).fill(
+    undefined,
+  );
+  /** Pages with the dirty flag. */
+  nrDirty = 0;
+  /** Pages being written back. */
+  nrWriteback = 0;
+  /** Mappings with dirty pages, in the order in which they became so. */
+  readonly dirtyMappings: Set<AddressSpace> = new Set();
+  /** Woken whenever a folio's writeback ends. */
+  readonly writebackEnded: WaitQueue = new WaitQueue();
+  /** Frame at which reclaim goes on. */
+  reclaimHand: number = FIRST_FRAME;
+  /** Whether the flusher is at work. */
+  flushing = false;
+  readonly #allocator: PageAllocator;
+  readonly #reserve: number;
+
+  constructor(clock: Clock, options: MmOptions = {}) {
+    const pages = Math.floor((options.memory ?? 2 ** 30) / PAGE_SIZE);
+    const chunks = Math.max(
+      Math.ceil(pages / CHUNK_FRAMES),
+      Math.floor(pages * (1 + RESERVE_RATIO) / CHUNK_FRAMES),
+    );
+    this.clock = clock;
+    this.limit = pages;
+    this.backgroundThresh = Math.floor(pages * DIRTY_BACKGROUND_RATIO);
+    this.dirtyThresh = Math.floor(pages * DIRTY_RATIO);
+    this.#reserve = Math.floor(pages * RESERVE_RATIO);
+    this.#allocator = new PageAllocator(chunks);
+  }
+
+  /** Pages of folios in use. */
+  get nrPages(): number {
+    return this.#allocator.used;
+  }
+
+  /**
+   * Takes free memory for a folio: not locked, one reference, contents unknown.
+   * `allocFolio` of vmscan.ts makes room first.
+   *
+   * @param reserve Whether to go beyond the limit.
+   * @returns Null if there is none.
+   */
+  newFolio(order: number, reserve: boolean): Folio | null {
+    const bound = reserve ? this.limit + this.#reserve : this.limit;
+    if (this.#allocator.used + (1 << order) > bound) return null;
+    const frame = this.#allocator.alloc(order);
+    if (frame === 0) return null;
+    return this.folioAt(frame, order);
+  }
+
+  /** The folio object of memory that has just been taken, as new, with one reference. */
+  folioAt(frame: number, order: number): Folio {
+    while (this.folios.length <= frame) this.folios.push(undefined);
+    const folio = this.folios[frame] ?? this.#makeFolio(frame);
+    folio.order = order;
+    folio.flags = 0;
+    folio.private = null;
+    folio.refcount = 1;
+    return folio;
+  }
+
+  /** Takes back the memory of a folio that nobody refers to. */
+  freeFolio(folio: Folio): void {
+    this.#allocator.free(folio.frame, folio.order);
+  }
+
+  #makeFolio(frame: number): Folio {
+    const data = this.#allocator.chunkOf(frame);
+    const folio = new Folio(
+      this,
+      frame,
+      data,
+      this.#allocator.offsetOf(frame),
+    );
+    this.folios[frame] = folio;
+    return folio;
+  }
+}

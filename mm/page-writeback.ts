@@ -1,0 +1,355 @@
+/**
+ * Dirty pages: their marks, their accounting, the walk that writes them back, and
+ * the limits that keep writers from making more than the device takes.
+ *
+ * A sync writer over the limit writes back in its own context: the flusher, a task
+ * of its own, only spares it from getting there.
+ *
+ * Kernel counterpart: mm/page-writeback.c, fs/fs-writeback.c.
+ *
+ * @module
+ */
+
+import { EAGAIN } from "../lib/errno.ts";
+import {
+  andThenWith,
+  type MaybePromise,
+  repeatWith,
+} from "../lib/maybe-promise.ts";
+import {
+  type AddressSpace,
+  PAGECACHE_TAG_DIRTY,
+  PAGECACHE_TAG_TOWRITE,
+  PAGECACHE_TAG_WRITEBACK,
+  type WritebackControl,
+} from "./address-space.ts";
+import {
+  type Folio,
+  folioGet,
+  folioLock,
+  folioNextIndex,
+  folioNrPages,
+  folioPut,
+  folioTrylock,
+  folioUnlock,
+  folioWaitWriteback,
+  PAGE_SIZE,
+  PG_DIRTY,
+  PG_DROPBEHIND,
+  PG_WRITEBACK,
+} from "./folio.ts";
+import type { Mm } from "./mm.ts";
+import {
+  filemapNextFolio,
+  filemapReleaseFolio,
+  filemapRemoveFolio,
+} from "./page-cache.ts";
+
+/** Pages that the flusher writes of one mapping before it looks at the next
+ * (kernel: `MAX_WRITEBACK_PAGES`). */
+const WRITEBACK_SLICE = 1024;
+
+/** Marks dirty: flag, tag, accounting, inode (kernel: `filemap_dirty_folio`).
+ * True if it was clean. */
+export function filemapDirtyFolio(
+  mapping: AddressSpace,
+  folio: Folio,
+): boolean {
+  if ((folio.flags & PG_DIRTY) !== 0) return false;
+  folio.flags |= PG_DIRTY;
+  // Truncated meanwhile: nobody will write it.
+  if (folio.mapping === null) return true;
+  const first = mapping.nrDirty === 0;
+  mapping.nrDirty += folioNrPages(folio);
+  mapping.mm.nrDirty += folioNrPages(folio);
+  mapping.pages.setTag(folio.index, PAGECACHE_TAG_DIRTY);
+  if (first) {
+    mapping.mm.dirtyMappings.add(mapping);
+    mapping.host.markDirtyPages();
+  }
+  return true;
+}
+
+/** `mapping.ops.dirtyFolio` (kernel: `folio_mark_dirty`). */
+export function folioMarkDirty(folio: Folio): boolean {
+  const { mapping } = folio;
+  if (mapping !== null) return mapping.ops.dirtyFolio(mapping, folio);
+  const clean = !folio.dirty;
+  folio.flags |= PG_DIRTY;
+  return clean;
+}
+
+/** Clears the dirty flag for I/O; true if it was set. The tag stays until
+ * writeback starts (kernel: `folio_clear_dirty_for_io`). */
+export function folioClearDirtyForIo(folio: Folio): boolean {
+  if ((folio.flags & PG_DIRTY) === 0) return false;
+  folio.flags &= ~PG_DIRTY;
+  const { mapping } = folio;
+  if (mapping !== null) {
+    mapping.nrDirty -= folioNrPages(folio);
+    mapping.mm.nrDirty -= folioNrPages(folio);
+    if (mapping.nrDirty === 0) mapping.mm.dirtyMappings.delete(mapping);
+  }
+  return true;
+}
+
+/** Throws dirt away: flag, tag and accounting (kernel: `folio_cancel_dirty`). */
+export function folioCancelDirty(folio: Folio): void {
+  if (!folioClearDirtyForIo(folio)) return;
+  folio.mapping?.pages.clearTag(folio.index, PAGECACHE_TAG_DIRTY);
+}
+
+/** Sets the writeback flag and tag, clears the dirty tag if the folio is clean
+ * (kernel: `folio_start_writeback`). The caller holds the lock. */
+export function folioStartWriteback(folio: Folio): void {
+  const { pages, mm } = folio.mapping!;
+  folio.flags |= PG_WRITEBACK;
+  mm.nrWriteback += folioNrPages(folio);
+  pages.setTag(folio.index, PAGECACHE_TAG_WRITEBACK);
+  if (!folio.dirty) pages.clearTag(folio.index, PAGECACHE_TAG_DIRTY);
+  pages.clearTag(folio.index, PAGECACHE_TAG_TOWRITE);
+}
+
+/** Clears the writeback flag and tag, wakes, drops dropbehind folios (kernel:
+ * `folio_end_writeback`). */
+export function folioEndWriteback(folio: Folio): void {
+  const { mm } = folio;
+  // Whoever is woken may give up the last reference.
+  folioGet(folio);
+  folio.flags &= ~PG_WRITEBACK;
+  mm.nrWriteback -= folioNrPages(folio);
+  folio.mapping?.pages.clearTag(folio.index, PAGECACHE_TAG_WRITEBACK);
+  if (folio.waiters !== null) folio.waiters.wakeAll();
+  mm.writebackEnded.wakeAll();
+  if ((folio.flags & PG_DROPBEHIND) !== 0) folioEndDropbehind(folio);
+  folioPut(folio);
+}
+
+/** Drops a folio that was to be dropped after use, if it is clean and nobody has
+ * it locked (kernel: `folio_end_dropbehind`). The caller holds a reference. */
+export function folioEndDropbehind(folio: Folio): void {
+  if ((folio.flags & (PG_DIRTY | PG_WRITEBACK)) !== 0) return;
+  if (!folioTrylock(folio)) return;
+  folio.flags &= ~PG_DROPBEHIND;
+  if (folio.mapping !== null && filemapReleaseFolio(folio)) {
+    filemapRemoveFolio(folio);
+  }
+  folioUnlock(folio);
+}
+
+/** Next dirty folio of `wbc`: locked, dirty flag cleared, not under writeback,
+ * reference held (kernel: `writeback_iter`). The caller unlocks and puts it. Null
+ * at the end. */
+export interface WritebackIter {
+  /** First error of a sync writeback so far. */
+  error: number;
+  /** @param lastError What became of the folio before: 0 or a negative errno. */
+  next(lastError: number): MaybePromise<Folio | null>;
+}
+
+/** Starts a walk over a mapping's dirty folios. */
+export function writebackIter(
+  mapping: AddressSpace,
+  wbc: WritebackControl,
+): WritebackIter {
+  return new DirtyFolios(mapping, wbc);
+}
+
+class DirtyFolios implements WritebackIter {
+  error = 0;
+  readonly #mapping: AddressSpace;
+  readonly #wbc: WritebackControl;
+  readonly #tag: number;
+  #index: number;
+  readonly #last: number;
+  /** Pages of the folio that was given out last. */
+  #given = 0;
+
+  constructor(mapping: AddressSpace, wbc: WritebackControl) {
+    const tagFirst = wbc.syncAll || wbc.taggedWritepages;
+    this.#mapping = mapping;
+    this.#wbc = wbc;
+    this.#tag = tagFirst ? PAGECACHE_TAG_TOWRITE : PAGECACHE_TAG_DIRTY;
+    this.#index = Math.floor(wbc.rangeStart / PAGE_SIZE);
+    this.#last = Math.floor(wbc.rangeEnd / PAGE_SIZE);
+    if (tagFirst) tagPagesForWriteback(mapping, this.#index, this.#last);
+  }
+
+  next(lastError: number): MaybePromise<Folio | null> {
+    const wbc = this.#wbc;
+    if (this.error === 0) this.error = lastError;
+    wbc.nrToWrite -= this.#given;
+    if (this.#given > 0 && !wbc.syncAll) {
+      if (this.error !== 0 || wbc.nrToWrite <= 0) return null;
+    }
+    return this.#find();
+  }
+
+  #find(): MaybePromise<Folio | null> {
+    for (;;) {
+      const folio = filemapNextFolio(
+        this.#mapping,
+        this.#index,
+        this.#last,
+        this.#tag,
+      );
+      if (folio === null) return null;
+      this.#index = folioNextIndex(folio);
+      const taken = this.#take(folio);
+      if (taken instanceof Promise) return this.#findAsync(taken, folio);
+      if (taken) return folio;
+    }
+  }
+
+  async #findAsync(
+    taken: Promise<boolean>,
+    folio: Folio,
+  ): Promise<Folio | null> {
+    return await taken ? folio : this.#find();
+  }
+
+  /** Locks and prepares a folio; lets it go and answers false where there is
+   * nothing to write. */
+  #take(folio: Folio): MaybePromise<boolean> {
+    folioGet(folio);
+    const locked = folioLock(folio);
+    return locked instanceof Promise
+      ? this.#prepareLater(locked, folio)
+      : this.#prepare(folio);
+  }
+
+  async #prepareLater(wait: Promise<void>, folio: Folio): Promise<boolean> {
+    await wait;
+    return this.#prepare(folio);
+  }
+
+  #prepare(folio: Folio): MaybePromise<boolean> {
+    const wanted = folio.mapping === this.#mapping && folio.dirty;
+    if (wanted && folio.writeback && this.#wbc.syncAll) {
+      const ended = folioWaitWriteback(folio);
+      if (ended instanceof Promise) return this.#prepareLater(ended, folio);
+    }
+    if (wanted && !folio.writeback && folioClearDirtyForIo(folio)) {
+      this.#given = folioNrPages(folio);
+      return true;
+    }
+    folioUnlock(folio);
+    folioPut(folio);
+    return false;
+  }
+}
+
+/** Settles what a sync writeback has to write: what gets dirty meanwhile is not
+ * its business (kernel: `tag_pages_for_writeback`). */
+function tagPagesForWriteback(
+  mapping: AddressSpace,
+  start: number,
+  last: number,
+): void {
+  let index = start;
+  for (;;) {
+    const folio = filemapNextFolio(mapping, index, last, PAGECACHE_TAG_DIRTY);
+    if (folio === null) return;
+    mapping.pages.setTag(folio.index, PAGECACHE_TAG_TOWRITE);
+    index = folioNextIndex(folio);
+  }
+}
+
+/** Keeps a writer from dirtying faster than the device takes it (kernel:
+ * `balance_dirty_pages_ratelimited_flags`). Cheap when below the limits. The caller
+ * holds no folio's lock.
+ * @param nowait -EAGAIN instead of waiting.
+ * @returns 0 or -EAGAIN. */
+export function balanceDirtyPagesRatelimited(
+  mapping: AddressSpace,
+  nowait: boolean,
+): MaybePromise<number> {
+  const { mm } = mapping;
+  const pages = mm.nrDirty + mm.nrWriteback;
+  if (pages <= mm.backgroundThresh) return 0;
+  if (!mm.flushing && mm.nrDirty > mm.backgroundThresh) startFlusher(mm);
+  if (pages <= mm.dirtyThresh) return 0;
+  if (nowait) return -EAGAIN;
+  return andThenWith(repeatWith(throttleStep, mapping), returnZero, mapping);
+}
+
+function returnZero(): number {
+  return 0;
+}
+
+/** Writes what is dirty beyond the background limit, the writer's own file first,
+ * or waits for what is being written. False once there is room. */
+function throttleStep(mapping: AddressSpace): MaybePromise<boolean> {
+  const { mm } = mapping;
+  if (mm.nrDirty + mm.nrWriteback <= mm.backgroundThresh) return false;
+  const before = mm.nrDirty;
+  const victim = mapping.nrDirty > 0 ? mapping : firstDirty(mm);
+  if (victim === null || before <= mm.backgroundThresh) {
+    return waitForWriteback(mm);
+  }
+  return andThenWith(
+    writeSome(victim, before - mm.backgroundThresh),
+    // A file system that gets nothing written must not hold the writer for ever.
+    (_error, mm) => mm.nrDirty < before || waitForWriteback(mm),
+    mm,
+  );
+}
+
+/** Waits until some writeback has ended. False if there is none. */
+export function waitForWriteback(mm: Mm): MaybePromise<boolean> {
+  const before = mm.nrWriteback;
+  if (before === 0) return false;
+  const ended = mm.writebackEnded.wait(
+    mm.clock,
+    () => mm.nrWriteback < before,
+  );
+  return andThenWith(ended, returnTrue, mm);
+}
+
+function returnTrue(): boolean {
+  return true;
+}
+
+/** The mapping that has had dirty pages longest. */
+export function firstDirty(mm: Mm): AddressSpace | null {
+  for (const mapping of mm.dirtyMappings) return mapping;
+  return null;
+}
+
+/** Starts to write back what is easy.
+ * @param pages How many pages.
+ * @returns 0 or a negative errno; fsync reports it too. */
+export function writeSome(
+  mapping: AddressSpace,
+  pages: number,
+): MaybePromise<number> {
+  return mapping.ops.writepages(mapping, {
+    syncAll: false,
+    rangeStart: 0,
+    rangeEnd: Infinity,
+    nrToWrite: pages,
+    taggedWritepages: false,
+  });
+}
+
+function startFlusher(mm: Mm): void {
+  mm.flushing = true;
+  void flush(mm);
+}
+
+/** Writes back until there is less dirty than the background limit (kernel:
+ * `wb_workfn`). Each slice begins in a turn of its own: never inside a synchronous
+ * call that runs the clock, where it could wait only for itself. */
+async function flush(mm: Mm): Promise<void> {
+  for (;;) {
+    await mm.clock.sleep(0);
+    const victim = firstDirty(mm);
+    if (victim === null || mm.nrDirty <= mm.backgroundThresh) break;
+    const before = mm.nrDirty;
+    await writeSome(victim, WRITEBACK_SLICE);
+    // To the end of the queue: every file gets its turn.
+    if (mm.dirtyMappings.delete(victim)) mm.dirtyMappings.add(victim);
+    if (mm.nrDirty >= before && !await waitForWriteback(mm)) break;
+  }
+  mm.flushing = false;
+}

@@ -1,0 +1,217 @@
+import { assertEquals } from "@std/assert";
+import {
+  Bio,
+  bioAdvance,
+  bioSplit,
+  BLK_STS_INVAL,
+  BLK_STS_MEDIUM,
+  BLK_STS_OK,
+  type QueueLimits,
+  REQ_OP_READ,
+  REQ_OP_WRITE,
+  REQ_OP_WRITE_ZEROES,
+  submitBio,
+} from "../../block/mod.ts";
+import { Prng } from "../../lib/prng.ts";
+import { FakeDevice, makeBio, settle, submit } from "./fake_device.ts";
+
+type Extent = [number, number];
+
+/** Sectors of the requests that a bio becomes. */
+function pieces(
+  lim: Partial<QueueLimits>,
+  bio: (d: FakeDevice) => Bio,
+): Extent[] {
+  const device = new FakeDevice({ limits: lim });
+  const ended = submit(bio(device));
+  settle(device.clock);
+  assertEquals([ended.status, ended.times], [BLK_STS_OK, 1]);
+  return device.log.map((line) => {
+    const [, sector, sectors] = /(\d+)\+(\d+)/.exec(line)!;
+    return [Number(sector), Number(sectors)];
+  });
+}
+
+const vectors: [string, Partial<QueueLimits>, Extent, Extent[]][] = [
+  [
+    "31. ends on physical blocks",
+    { maxHwSectors: 255, physicalBlockSize: 4096 },
+    [5, 1000],
+    [[5, 251], [256, 248], [504, 248], [752, 248], [1000, 5]],
+  ],
+  [
+    "32. does not cross chunks",
+    { maxHwSectors: 2560, chunkSectors: 256 },
+    [200, 700],
+    [[200, 56], [256, 256], [512, 256], [768, 132]],
+  ],
+  [
+    "33. rounds the limit to logical blocks",
+    { maxHwSectors: 20, logicalBlockSize: 4096 },
+    [0, 40],
+    [[0, 16], [16, 16], [32, 8]],
+  ],
+  [
+    "34. ends on physical blocks where that leaves something",
+    { maxHwSectors: 10, physicalBlockSize: 8192 },
+    [3, 30],
+    [[3, 10], [13, 3], [16, 10], [26, 6], [32, 1]],
+  ],
+  [
+    "35. takes a chunk that is no power of two",
+    { maxHwSectors: 2560, chunkSectors: 384, physicalBlockSize: 512 },
+    [1000, 500],
+    [[1000, 152], [1152, 348]],
+  ],
+];
+
+for (const [name, lim, [sector, sectors], expected] of vectors) {
+  Deno.test(`bioSplitToLimits() ${name}`, () => {
+    const bio = (d: FakeDevice) => makeBio(d, REQ_OP_WRITE, sector, sectors);
+    assertEquals(pieces(lim, bio), expected);
+  });
+}
+
+Deno.test("bioSplitToLimits() 36. refuses what no piece can be small enough for", () => {
+  const device = new FakeDevice();
+  const ended = submit(
+    makeBio(
+      Object.assign(device, {
+        limits: { ...device.limits, logicalBlockSize: 4096, maxSectors: 7 },
+      }),
+      REQ_OP_WRITE,
+      0,
+      8,
+    ),
+  );
+  assertEquals([ended.status, device.log], [BLK_STS_INVAL, []]);
+});
+
+Deno.test("bioSplitToLimits() cuts WRITE_ZEROES by its own limit and by chunks", () => {
+  const bio = (d: FakeDevice) => {
+    const zeroes = new Bio(d, REQ_OP_WRITE_ZEROES);
+    zeroes.sector = 8;
+    zeroes.size = 300 * 512;
+    return zeroes;
+  };
+  assertEquals(
+    pieces({ maxWriteZeroesSectors: 128, maxHwSectors: 8 }, bio),
+    [[8, 128], [136, 128], [264, 44]],
+  );
+  assertEquals(
+    pieces({ maxWriteZeroesSectors: 1000, chunkSectors: 256 }, bio),
+    [[8, 248], [256, 52]],
+  );
+});
+
+Deno.test("bioSplitToLimits() splits where the memory has a gap that the device cannot skip", () => {
+  const memory = new Uint8Array(16384);
+  const bio = (...parts: Extent[]) => (d: FakeDevice) => {
+    const b = new Bio(d, REQ_OP_READ);
+    for (const [offset, len] of parts) b.addData(memory, offset, len);
+    return b;
+  };
+  const lim = { virtBoundaryMask: 4095, physicalBlockSize: 512 };
+  // The first piece may begin and the last may end anywhere.
+  assertEquals(
+    pieces(lim, bio([2048, 2048], [8192, 4096], [4096, 1024])),
+    [[0, 14]],
+  );
+  assertEquals(pieces(lim, bio([0, 1024], [4096, 4096])), [[0, 2], [2, 8]]);
+  assertEquals(pieces(lim, bio([0, 4096], [9216, 1024])), [[0, 8], [8, 2]]);
+});
+
+Deno.test("bioSplitToLimits() splits at the most segments, counting large memory as several", () => {
+  const pages = (n: number) => (d: FakeDevice) => {
+    const b = new Bio(d, REQ_OP_READ);
+    for (let i = 0; i < n; i++) b.addData(new Uint8Array(4096), 0, 4096);
+    return b;
+  };
+  assertEquals(
+    pieces({ maxSegments: 4 }, pages(10)),
+    [[0, 32], [32, 32], [64, 16]],
+  );
+  assertEquals(
+    pieces(
+      { maxSegments: 2, maxSegmentSize: 65536 },
+      (d) => makeBio(d, REQ_OP_READ, 0, 512),
+    ),
+    [[0, 256], [256, 256]],
+  );
+});
+
+Deno.test("submitBio() 39. issues the parts in order, before what endIo of the first submits", () => {
+  const device = new FakeDevice({
+    limits: { maxHwSectors: 8 },
+    time: () => 0,
+  });
+  const other = makeBio(device, REQ_OP_READ, 1000, 8);
+  const bio = makeBio(device, REQ_OP_READ, 0, 24);
+  const first = makeBio(device, REQ_OP_READ, 500, 8);
+  first.endIo = () => {
+    submitBio(bio);
+    submitBio(other);
+  };
+
+  submitBio(first);
+
+  assertEquals(device.log, [
+    "READ 500+8 @0",
+    "READ 0+8 @0",
+    "READ 8+8 @0",
+    "READ 16+8 @0",
+    "READ 1000+8 @0",
+  ]);
+});
+
+Deno.test("submitBio() ends a split bio with the error of whichever part failed", () => {
+  for (let failing = 0; failing < 3; failing++) {
+    const device = new FakeDevice({
+      limits: { maxHwSectors: 8 },
+      status: (rq) => rq.sector === failing * 8 ? BLK_STS_MEDIUM : BLK_STS_OK,
+    });
+    const ended = submit(makeBio(device, REQ_OP_READ, 0, 24));
+    settle(device.clock);
+    assertEquals([ended.status, ended.times], [BLK_STS_MEDIUM, 1]);
+    assertEquals(device.log.length, 3);
+  }
+});
+
+Deno.test("bioSplit() and bioAdvance() keep every byte in its place", () => {
+  // Random memory pieces, cut at random sectors: the parts' bytes in order are
+  // the bio's.
+  const random = new Prng(11);
+  const device = new FakeDevice();
+  for (let round = 0; round < 100; round++) {
+    const memory = Uint8Array.from({ length: 32768 }, () => random.below(256));
+    const bio = new Bio(device, REQ_OP_READ);
+    const expected: number[] = [];
+    for (let n = 1 + random.below(5); n > 0; n--) {
+      const offset = random.below(32) * 512;
+      const len = (1 + random.below(16)) * 512;
+      bio.addData(memory, offset, len);
+      expected.push(...memory.subarray(offset, offset + len));
+    }
+    const got: number[] = [];
+    while (bio.size > 512) {
+      const front = bioSplit(bio, 1 + random.below(bio.size / 512 - 1));
+      got.push(...bytesOf(front));
+    }
+    got.push(...bytesOf(bio));
+    bioAdvance(bio, 512);
+    assertEquals(bio.size, 0);
+    assertEquals(got, expected);
+  }
+});
+
+function bytesOf(bio: Bio): number[] {
+  const bytes: number[] = [];
+  let skip = bio.vecDone;
+  for (let i = bio.vecIndex; bytes.length < bio.size; i++) {
+    const { data, offset, len } = bio.vecs[i]!;
+    const n = Math.min(len - skip, bio.size - bytes.length);
+    bytes.push(...data.subarray(offset + skip, offset + skip + n));
+    skip = 0;
+  }
+  return bytes;
+}

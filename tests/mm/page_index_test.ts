@@ -1,0 +1,133 @@
+import { assert, assertEquals, assertFalse } from "@std/assert";
+import { Prng } from "../../lib/prng.ts";
+import { INDEX_PRESENT, PageIndex } from "../../mm/page-index.ts";
+
+Deno.test("PageIndex.get() answers 0 when nothing is there", () => {
+  const index = new PageIndex();
+  assertEquals(index.get(0), 0);
+  index.set(700, 1, 9);
+  assertEquals([index.get(0), index.get(699), index.get(701)], [0, 0, 0]);
+  assertEquals([index.get(2 ** 40), index.get(2 ** 41 - 1)], [0, 0]);
+  assertEquals(index.get(700), 9);
+});
+
+Deno.test("PageIndex holds pages up to 2^41 - 1", () => {
+  const index = new PageIndex();
+  const places = [3, 2 ** 9, 2 ** 18 + 1, 2 ** 27 + 5, 2 ** 31, 2 ** 32 + 7]
+    .concat([2 ** 36, 2 ** 40, 2 ** 41 - 1]);
+  places.forEach((at, n) => index.set(at, 1, n + 1));
+  assertEquals(places.map((at) => index.get(at)), places.map((_, n) => n + 1));
+  const found: number[] = [];
+  for (
+    let at = index.next(0, Infinity, INDEX_PRESENT);
+    at >= 0;
+    at = index.next(at + 1, Infinity, INDEX_PRESENT)
+  ) found.push(at);
+  assertEquals(found, places);
+  for (const at of places) index.clear(at, 1);
+  assertFalse(index.tagged(INDEX_PRESENT));
+  assertEquals(places.map((at) => index.get(at)), places.map(() => 0));
+});
+
+Deno.test("PageIndex.set() of a large folio answers for all its pages", () => {
+  const index = new PageIndex();
+  index.set(512, 512, 77);
+  assertEquals([511, 512, 800, 1023, 1024].map((at) => index.get(at)), [
+    0,
+    77,
+    77,
+    77,
+    0,
+  ]);
+  // It begins once, so a walk comes to it once.
+  assertEquals(index.next(0, Infinity, INDEX_PRESENT), 512);
+  assertEquals(index.next(513, Infinity, INDEX_PRESENT), -1);
+  index.clear(512, 512);
+  assertEquals(index.get(800), 0);
+});
+
+Deno.test("PageIndex.clear() takes the tags along", () => {
+  const index = new PageIndex();
+  index.set(5, 1, 1);
+  index.setTag(5, 0);
+  index.clear(5, 1);
+  assertFalse(index.tagged(0));
+  index.set(5, 1, 2);
+  assertFalse(index.hasTag(5, 0));
+});
+
+Deno.test("PageIndex.next() stops at the last page asked for", () => {
+  const index = new PageIndex();
+  index.set(1000, 1, 1);
+  assertEquals(index.next(0, 999, INDEX_PRESENT), -1);
+  assertEquals(index.next(0, 1000, INDEX_PRESENT), 1000);
+  assertEquals(index.next(1001, 5000, INDEX_PRESENT), -1);
+});
+
+interface Entry {
+  count: number;
+  frame: number;
+  tags: Set<number>;
+}
+
+/** First model folio with a tag from `start` on. */
+function modelNext(model: Map<number, Entry>, start: number, tag: number) {
+  let best = -1;
+  for (const [at, entry] of model) {
+    const fits = tag === INDEX_PRESENT || entry.tags.has(tag);
+    if (fits && at >= start && (best < 0 || at < best)) best = at;
+  }
+  return best;
+}
+
+// Goal: lookups, tags and walks are right whatever came before. Method: random
+// folios near and far. Oracle: a Map.
+Deno.test("PageIndex agrees with a Map under random use", () => {
+  for (const seed of [1, 2, 3]) {
+    const random = new Prng(seed, "page-index");
+    const index = new PageIndex();
+    const model = new Map<number, Entry>();
+    const place = () => {
+      const high = [0, 0, 0, 2 ** 12, 2 ** 20, 2 ** 33, 2 ** 40];
+      return high[random.below(high.length)]! + random.below(1500);
+    };
+    const covering = (at: number) =>
+      [...model].find(([head, e]) => at >= head && at < head + e.count);
+    for (let round = 0; round < 1500; round++) {
+      const order = random.below(4) === 0 ? random.below(10) : 0;
+      const count = 2 ** order;
+      const at = Math.floor(place() / count) * count;
+      const tag = random.below(3);
+      const held = covering(at);
+      assertEquals(index.get(at), held?.[1].frame ?? 0);
+      const choice = random.below(10);
+      const free = !held && modelNext(model, at, INDEX_PRESENT) === -1 ||
+        !held && modelNext(model, at, INDEX_PRESENT) >= at + count;
+      if (choice < 4 && free) {
+        index.set(at, count, round + 1);
+        model.set(at, { count, frame: round + 1, tags: new Set() });
+      } else if (choice < 7 && held) {
+        index.setTag(held[0], tag);
+        held[1].tags.add(tag);
+      } else if (choice < 8 && held) {
+        index.clearTag(held[0], tag);
+        held[1].tags.delete(tag);
+      } else if (held && choice < 9) {
+        index.clear(held[0], held[1].count);
+        model.delete(held[0]);
+      }
+      const from = place();
+      const column = random.below(4);
+      assertEquals(
+        index.next(from, Infinity, column),
+        modelNext(model, from, column),
+      );
+      assertEquals(index.tagged(column), modelNext(model, 0, column) >= 0);
+      const now = covering(at);
+      if (now) {
+        assertEquals(index.hasTag(now[0], tag), now[1].tags.has(tag));
+      }
+    }
+    assert(model.size > 0);
+  }
+});
