@@ -28,6 +28,8 @@ export {
   createNvme,
   FileMedia,
   type FileMediaOptions,
+  type FlashMode,
+  type HostMemory,
   type LatencyParams,
   type Media,
   MemoryMedia,
@@ -37,6 +39,7 @@ export {
   type NvmeOptions,
   type NvmePreset,
   type NvmePresetName,
+  type QueuePair,
 } from "./block/nvme/mod.ts";
 export type { Advice } from "./fs/fadvise.ts";
 export {
@@ -95,6 +98,7 @@ export { mkfsXfs, type MkfsXfsOptions } from "./fs/xfs/mkfs.ts";
 export { xfs } from "./fs/xfs/super.ts";
 export {
   type Clock,
+  type EventClock,
   type EventId,
   RealClock,
   VirtualClock,

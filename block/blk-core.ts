@@ -101,15 +101,9 @@ let added: Bio[] | null = null;
 /** What was submitted by those before it, the next one last. */
 const waiting: Bio[] = [];
 
-/**
- * Submits a bio that has passed the checks (kernel: `submit_bio_noacct_nocheck`).
- *
- * @param first Go before what was submitted meanwhile: the rest of a bio that
- *   was split stays behind its front.
- */
-export function submitBioNoacctNocheck(bio: Bio, first = false): void {
+/** Submits a bio that has passed the checks (kernel: `submit_bio_noacct_nocheck`). */
+export function submitBioNoacctNocheck(bio: Bio): void {
   if (added === null) runLoop(bio);
-  else if (first) added.unshift(bio);
   else added.push(bio);
 }
 

@@ -59,7 +59,8 @@ function splitFront(bio: Bio, sectors: number): Bio {
   const front = bioSplit(bio, sectors);
   front.opf |= REQ_NOMERGE;
   bioChain(front, bio);
-  submitBioNoacctNocheck(bio, true);
+  // The first that is submitted since the front was: nothing comes between.
+  submitBioNoacctNocheck(bio);
   return front;
 }
 

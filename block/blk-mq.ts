@@ -127,8 +127,9 @@ export class HwQueue {
       this.#start(this.#waiting[this.#first++]!);
     }
     this.#waking = false;
-    if (this.#first === this.#waiting.length) {
-      this.#waiting = [];
+    // A line that never empties must not keep all that have gone.
+    if (this.#first * 2 > this.#waiting.length) {
+      this.#waiting = this.#waiting.slice(this.#first);
       this.#first = 0;
     }
   }

@@ -60,9 +60,11 @@ export * from "../fs/read-write.ts";
 export * from "../fs/sync.ts";
 
 export * from "../mm/address-space.ts";
+export type { Errseq } from "../mm/errseq.ts";
 export * from "../mm/filemap.ts";
 export * from "../mm/folio.ts";
 export * from "../mm/mm.ts";
+export type { PageIndex } from "../mm/page-index.ts";
 export * from "../mm/readahead.ts";
 export * from "../mm/truncate.ts";
 

@@ -81,6 +81,7 @@ class EventHeap {
   /** Events that may move time. */
   foreground = 0;
 
+  /** Adds an event; see {@linkcode Clock.at}. */
   push(
     time: number,
     fn: Callback,
@@ -99,6 +100,7 @@ class EventHeap {
     return generation * SLOT_BITS + slot;
   }
 
+  /** Takes an event back, unless it has run. */
   cancel(id: EventId): void {
     const slot = id % SLOT_BITS;
     if (this.#generations[slot] !== (id - slot) / SLOT_BITS) return;
@@ -203,48 +205,74 @@ class EventHeap {
   }
 }
 
-abstract class EventClock implements Clock {
-  protected readonly events = new EventHeap();
+/** What both clocks share: the queue of what is due, and synchronous stretches. */
+export abstract class EventClock implements Clock {
+  readonly #events = new EventHeap();
   #syncDepth = 0;
 
+  /** Current time, ns. */
   abstract now(): number;
+  /** Wall-clock time, ns since 1970. */
   abstract realtime(): number;
+  /** See {@linkcode Clock.runUntil}. */
   abstract runUntil(done: () => boolean): boolean;
   /** Sees to it that the first event runs when it is due. */
   protected abstract arm(): void;
 
+  /** Whether an event waits that may move time. */
+  protected get busy(): boolean {
+    return this.#events.foreground > 0;
+  }
+
+  /** When the first event is due, or Infinity. */
+  protected firstTime(): number {
+    return this.#events.firstTime();
+  }
+
+  /** Runs the event that {@linkcode firstTime} has found. */
+  protected runFirst(): void {
+    this.#events.runFirst();
+  }
+
+  /** See {@linkcode Clock.at}. */
   at<T>(time: number, fn: (arg: T) => void, arg: T): EventId {
     const due = Math.max(time, this.now());
-    const id = this.events.push(due, fn as Callback, arg, false);
+    const id = this.#events.push(due, fn as Callback, arg, false);
     this.arm();
     return id;
   }
 
+  /** See {@linkcode Clock.atBackground}. */
   atBackground<T>(time: number, fn: (arg: T) => void, arg: T): EventId {
     const due = Math.max(time, this.now());
-    const id = this.events.push(due, fn as Callback, arg, true);
+    const id = this.#events.push(due, fn as Callback, arg, true);
     this.arm();
     return id;
   }
 
+  /** See {@linkcode Clock.cancel}. */
   cancel(id: EventId): void {
-    this.events.cancel(id);
+    this.#events.cancel(id);
   }
 
+  /** See {@linkcode Clock.sleep}. */
   sleep(ns: number): Promise<void> {
     return new Promise((resolve) => {
       this.at<void>(this.now() + ns, resolve, undefined);
     });
   }
 
+  /** See {@linkcode Clock.enterSync}. */
   enterSync(): void {
     this.#syncDepth++;
   }
 
+  /** See {@linkcode Clock.leaveSync}. */
   leaveSync(): void {
     this.#syncDepth--;
   }
 
+  /** See {@linkcode Clock.inSync}. */
   get inSync(): boolean {
     return this.#syncDepth > 0;
   }
@@ -257,7 +285,9 @@ export class VirtualClock extends EventClock {
   readonly #epoch: number;
 
   /**
-   * @param options.epoch What {@linkcode Clock.realtime} says at time 0,
+   * A clock at time 0.
+   *
+   * @param options `epoch`: what {@linkcode Clock.realtime} says at time 0,
    *   nanoseconds since 1970; 2025-01-01 if absent.
    */
   constructor(options: { epoch?: number } = {}) {
@@ -265,14 +295,17 @@ export class VirtualClock extends EventClock {
     this.#epoch = options.epoch ?? 1_735_689_600 * SEC;
   }
 
+  /** Current time, ns. */
   now(): number {
     return this.#now;
   }
 
+  /** Wall-clock time, ns since 1970. */
   realtime(): number {
     return this.#epoch + this.#now;
   }
 
+  /** Runs events in place; see {@linkcode Clock.runUntil}. */
   runUntil(done: () => boolean): boolean {
     while (!done()) {
       if (!this.#runFirst()) return done();
@@ -280,8 +313,9 @@ export class VirtualClock extends EventClock {
     return true;
   }
 
+  /** Sees to it that the first event runs when it is due. */
   protected arm(): void {
-    if (this.#armed || this.events.foreground === 0) return;
+    if (this.#armed || !this.busy) return;
     this.#armed = true;
     setImmediate(this.#turn);
   }
@@ -297,9 +331,9 @@ export class VirtualClock extends EventClock {
   };
 
   #runFirst(): boolean {
-    if (this.events.foreground === 0) return false;
-    this.#now = Math.max(this.#now, this.events.firstTime());
-    this.events.runFirst();
+    if (!this.busy) return false;
+    this.#now = Math.max(this.#now, this.firstTime());
+    this.runFirst();
     return true;
   }
 }
@@ -316,19 +350,22 @@ export class RealClock extends EventClock {
   #timer: ReturnType<typeof setTimeout> | null = null;
   #timerDue = Infinity;
 
+  /** Current time, ns. */
   now(): number {
     return Math.round((performance.now() - this.#start) * MSEC);
   }
 
+  /** Wall-clock time, ns since 1970. */
   realtime(): number {
     return this.#epoch + this.now();
   }
 
+  /** Runs events in place; see {@linkcode Clock.runUntil}. */
   runUntil(done: () => boolean): boolean {
     while (!done()) {
-      if (this.events.foreground === 0) return done();
-      const ahead = this.events.firstTime() - this.now();
-      if (ahead <= 0) this.events.runFirst();
+      if (!this.busy) return done();
+      const ahead = this.firstTime() - this.now();
+      if (ahead <= 0) this.runFirst();
       // The last part is spun: waking from a sleep is late by up to 100 us.
       else if (ahead > 200 * USEC) {
         Atomics.wait(this.#word, 0, 0, (ahead - 150 * USEC) / MSEC);
@@ -337,12 +374,13 @@ export class RealClock extends EventClock {
     return true;
   }
 
+  /** Sees to it that the first event runs when it is due. */
   protected arm(): void {
     if (this.#polling) return;
-    const due = this.events.firstTime();
+    const due = this.firstTime();
     if (due === Infinity) return;
     const ahead = due - this.now();
-    if (ahead <= POLL_AHEAD && this.events.foreground > 0) {
+    if (ahead <= POLL_AHEAD && this.busy) {
       this.#polling = true;
       setImmediate(this.#poll);
     } else if (due < this.#timerDue) {
@@ -351,8 +389,8 @@ export class RealClock extends EventClock {
       const ms = Math.max(0, (ahead - POLL_AHEAD) / MSEC);
       this.#timerDue = due;
       this.#timer = setTimeout(this.#wake, ms);
-      if (this.events.foreground === 0) Deno.unrefTimer(this.#timer);
-    } else if (this.events.foreground > 0 && this.#timer !== null) {
+      if (!this.busy) Deno.unrefTimer(this.#timer);
+    } else if (this.busy && this.#timer !== null) {
       Deno.refTimer(this.#timer);
     }
   }
@@ -374,7 +412,7 @@ export class RealClock extends EventClock {
     // Bounded by what is due now: an event that adds another for this moment
     // lets the loop turn first.
     const now = this.now();
-    while (this.events.firstTime() <= now) this.events.runFirst();
+    while (this.firstTime() <= now) this.runFirst();
   }
 }
 

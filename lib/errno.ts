@@ -114,7 +114,8 @@ export const EIOCBQUEUED = 529;
 /** A metadata structure failed its checks (kernel: an alias of `EUCLEAN`). */
 export const EFSCORRUPTED: typeof EUCLEAN = EUCLEAN;
 
-const BY_NAME = {
+/** Number of each error by its name. */
+export const ERRNO: Readonly<Record<ErrnoName, number>> = {
   EPERM,
   ENOENT,
   EINTR,
@@ -166,10 +167,61 @@ const BY_NAME = {
   EHWPOISON,
   ERESTARTSYS,
   EIOCBQUEUED,
-} as const;
+};
 
 /** Name of a Linux error, for example `"ENOSPC"`. */
-export type ErrnoName = keyof typeof BY_NAME;
+export type ErrnoName =
+  | "EPERM"
+  | "ENOENT"
+  | "EINTR"
+  | "EIO"
+  | "ENXIO"
+  | "E2BIG"
+  | "EBADF"
+  | "EAGAIN"
+  | "ENOMEM"
+  | "EACCES"
+  | "EFAULT"
+  | "ENOTBLK"
+  | "EBUSY"
+  | "EEXIST"
+  | "EXDEV"
+  | "ENODEV"
+  | "ENOTDIR"
+  | "EISDIR"
+  | "EINVAL"
+  | "EMFILE"
+  | "ENOTTY"
+  | "ETXTBSY"
+  | "EFBIG"
+  | "ENOSPC"
+  | "ESPIPE"
+  | "EROFS"
+  | "EMLINK"
+  | "ERANGE"
+  | "ENAMETOOLONG"
+  | "ENOSYS"
+  | "ENOTEMPTY"
+  | "ELOOP"
+  | "EBADE"
+  | "EBADR"
+  | "ENODATA"
+  | "ETIME"
+  | "ENOLINK"
+  | "EOVERFLOW"
+  | "EREMCHG"
+  | "EILSEQ"
+  | "ENOPROTOOPT"
+  | "EOPNOTSUPP"
+  | "ETOOMANYREFS"
+  | "ETIMEDOUT"
+  | "ESTALE"
+  | "EUCLEAN"
+  | "EREMOTEIO"
+  | "EDQUOT"
+  | "EHWPOISON"
+  | "ERESTARTSYS"
+  | "EIOCBQUEUED";
 
 const TEXT: Record<ErrnoName, string> = {
   EPERM: "Operation not permitted",
@@ -226,7 +278,7 @@ const TEXT: Record<ErrnoName, string> = {
 };
 
 const BY_NUMBER = new Map<number, ErrnoName>(
-  Object.entries(BY_NAME).map(([name, n]) => [n, name as ErrnoName]),
+  Object.entries(ERRNO).map(([name, n]) => [n, name as ErrnoName]),
 );
 
 /**
@@ -274,6 +326,8 @@ export class FsError extends Error {
   readonly path: string;
 
   /**
+   * An error with its context.
+   *
    * @param errno Linux error number, either sign.
    * @param message What failed and, for bad input, which value was wrong. The
    *   name of the error is appended.

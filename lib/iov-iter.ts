@@ -18,7 +18,11 @@ export class IovIter {
   /** Bytes left. */
   count = 0;
 
-  /** @param buffers Where the bytes come from or go to, in order. */
+  /**
+   * A cursor at the first byte.
+   *
+   * @param buffers Where the bytes come from or go to, in order.
+   */
   constructor(...buffers: Uint8Array[]) {
     if (buffers.length === 1) this.reset(buffers[0]!);
     else if (buffers.length > 1) this.resetAll(buffers);

@@ -378,8 +378,10 @@ function readStep(walk: ReadWalk): MaybePromise<boolean> {
 function readStepEnd(error: number, walk: ReadWalk): boolean {
   const { folio } = walk;
   if (folio !== null) {
-    if (error === 0) copyFolio(walk, folio);
-    if ((folio.flags & PG_DROPBEHIND) !== 0) folioEndDropbehind(folio);
+    if (error === 0) {
+      copyFolio(walk, folio);
+      if ((folio.flags & PG_DROPBEHIND) !== 0) folioEndDropbehind(folio);
+    }
     folioPut(folio);
     walk.folio = null;
   }

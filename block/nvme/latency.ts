@@ -314,7 +314,7 @@ class WriteBuffer {
     const end = pos + len;
     for (let page = Math.floor(pos / KiB4); page * KiB4 < end; page++) {
       const unit = this.#pages.get(page);
-      if (unit === undefined) return false;
+      if (unit === undefined || unit.end <= time) return false;
     }
     return true;
   }

@@ -7,6 +7,7 @@ import {
   BLK_STS_MEDIUM,
   BLK_STS_OK,
   type QueueLimits,
+  REQ_NOMERGE,
   REQ_OP_READ,
   REQ_OP_WRITE,
   REQ_OP_WRITE_ZEROES,
@@ -162,6 +163,20 @@ Deno.test("submitBio() 39. issues the parts in order, before what endIo of the f
     "READ 16+8 @0",
     "READ 1000+8 @0",
   ]);
+});
+
+Deno.test("submitBio() 40. marks the fronts of a split bio with NOMERGE, and not the last part", () => {
+  const marked: boolean[] = [];
+  const device = new FakeDevice({
+    limits: { maxHwSectors: 8 },
+    status: (rq) => {
+      marked.push((rq.opf & REQ_NOMERGE) !== 0);
+      return BLK_STS_OK;
+    },
+  });
+  submit(makeBio(device, REQ_OP_READ, 0, 24));
+  settle(device.clock);
+  assertEquals(marked, [true, true, false]);
 });
 
 Deno.test("submitBio() ends a split bio with the error of whichever part failed", () => {

@@ -241,6 +241,21 @@ Deno.test("submitBio() keeps the order of bios that wait for a tag", () => {
   assertEquals(all.map((e) => e.times), [1, 1, 1, 1]);
 });
 
+Deno.test("submitBio() in endIo goes behind those that wait for a tag already", () => {
+  const device = new FakeDevice({ depth: 1 });
+  const first = makeBio(device, REQ_OP_READ, 0, 8);
+  first.endIo = () => submitBio(makeBio(device, REQ_OP_READ, 24, 8));
+  submitBio(first);
+  for (const s of [8, 16]) submitBio(makeBio(device, REQ_OP_READ, s, 8));
+  settle(device.clock);
+  assertEquals(device.log, [
+    "READ 0+8 @0",
+    "READ 8+8 @10",
+    "READ 16+8 @20",
+    "READ 24+8 @30",
+  ]);
+});
+
 Deno.test("blkStatusToErrno() 24. and errnoToBlkStatus() agree, and unknown is I/O", () => {
   assertEquals(blkStatusToErrno(18), -EIO);
   assertEquals(errnoToBlkStatus(-9999), BLK_STS_IOERR);
@@ -415,4 +430,14 @@ Deno.test("submitBio() counts requests, bytes and time in the disk's statistics"
   assertEquals(write, { ios: 1, merges: 0, bytes: 8192, ticks: 10_000 });
   assertEquals(flush, { ios: 1, merges: 0, bytes: 0, ticks: 100_000 });
   assertEquals([ioTicks, timeInQueue, inFlight], [120_000, 120_000, 0]);
+});
+
+Deno.test("DiskStats.ioTicks counts time with two requests under way once", () => {
+  const device = new FakeDevice({
+    time: (rq) => rq.sector === 0 ? 10_000 : 25_000,
+  });
+  for (const s of [0, 8]) submit(makeBio(device, REQ_OP_READ, s, 8));
+  settle(device.clock);
+  const { ioTicks, timeInQueue } = device.queue.stats;
+  assertEquals([ioTicks, timeInQueue], [25_000, 35_000]);
 });

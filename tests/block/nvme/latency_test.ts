@@ -103,6 +103,9 @@ Deno.test("LatencyModel.read() of data that is still in the buffer needs no die"
   m.write(1, 0, 0, PAGE, false);
   assertEquals(m.read(1, 10 * USEC, 0, PAGE), 12 * USEC);
   assertEquals(m.read(1, 20 * USEC, PAGE, PAGE), 77 * USEC);
+  // Programmed since, and no longer in the buffer.
+  m.flush(1, 100 * USEC);
+  assertEquals(m.read(1, SEC, 0, PAGE), SEC + 57 * USEC);
 });
 
 Deno.test("LatencyModel slows down when the fast region is full, and recovers when idle", () => {
