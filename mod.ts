@@ -23,7 +23,11 @@
  * @module
  */
 
-export { BlockDevice, type QueueLimits } from "./block/blkdev.ts";
+export {
+  type BackingDevInfo,
+  BlockDevice,
+  type QueueLimits,
+} from "./block/blkdev.ts";
 export {
   createNvme,
   FileMedia,

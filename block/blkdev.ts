@@ -67,6 +67,15 @@ export interface QueueLimits {
   maxWriteZeroesSectors: number;
 }
 
+/** How far files on a device are read ahead; those opened from then on follow a
+ * change (kernel: `struct backing_dev_info`). Pages of 4 KiB. */
+export class BackingDevInfo {
+  /** Largest window; what `blockdev --setra` sets. */
+  raPages = 32;
+  /** Largest I/O of the device, which the window of a larger read may have. */
+  ioPages = 1024;
+}
+
 /** Something that takes bios (kernel: `struct block_device`). */
 export abstract class BlockDevice {
   /** Device's name, `nvme0n1`. */
@@ -83,6 +92,9 @@ export abstract class BlockDevice {
   abstract readonly writeCache: boolean;
   /** Whether the device takes FUA itself (kernel: `bdev_fua`). */
   abstract readonly fua: boolean;
+  /** How files on it are read ahead. */
+  readonly bdi: BackingDevInfo = new BackingDevInfo();
+
   /** The driver's entry, called by `submitBio` after its checks. */
   abstract submit(bio: Bio): void;
 }

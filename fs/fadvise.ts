@@ -10,7 +10,7 @@ import { EINVAL } from "../lib/errno.ts";
 import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
 import { filemapFdatawriteRange } from "../mm/filemap.ts";
 import { PAGE_MASK, PAGE_SIZE } from "../mm/folio.ts";
-import { FileRaState, forcePageCacheRa, Readahead } from "../mm/readahead.ts";
+import { forcePageCacheRa, Readahead } from "../mm/readahead.ts";
 import { invalidateMappingPages } from "../mm/truncate.ts";
 import { type File, MAX_LFS_FILESIZE } from "./fs.ts";
 
@@ -24,8 +24,6 @@ export type Advice =
   | "willneed"
   | "dontneed"
   | "noreuse";
-
-const DEFAULT_RA_PAGES = new FileRaState().raPages;
 
 /**
  * Takes advice (kernel: `generic_fadvise`).
@@ -46,13 +44,13 @@ export function vfsFadvise(
     : Math.min(end - 1, MAX_LFS_FILESIZE);
   switch (advice) {
     case "normal":
-      file.ra.raPages = DEFAULT_RA_PAGES;
+      file.ra.raPages = file.inode.sb.bdev.bdi.raPages;
       return 0;
     case "random":
       file.ra.raPages = 0;
       return 0;
     case "sequential":
-      file.ra.raPages = 2 * DEFAULT_RA_PAGES;
+      file.ra.raPages = 2 * file.inode.sb.bdev.bdi.raPages;
       return 0;
     case "dontneed":
       return dontNeed(file, offset, last);

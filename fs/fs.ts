@@ -374,6 +374,9 @@ export class File implements WbErrCursor {
     this.path = path;
     this.mode = mode;
     this.iocbFlags = iocbFlags;
+    const { raPages, ioPages } = inode.sb.bdev.bdi;
+    this.ra.raPages = raPages;
+    this.ra.ioPages = ioPages;
   }
 }
 

@@ -273,6 +273,8 @@ export function filemapRead(
   const start = iocb.pos;
   if (start < 0) return -EINVAL;
   const { mapping } = iocb;
+  // Leaves the readahead state alone, or the next read would look sequential.
+  if (start >= mapping.host.size) return 0;
   readHits(iocb, iter, mapping);
   if (iter.count > 0 && iocb.pos < mapping.host.size) {
     const walk = new ReadWalk(iocb, iter, start);

@@ -50,7 +50,7 @@ export class FileRaState {
   raPages = 32;
   /** Largest I/O of the device, pages, which a read larger than `raPages` may
    * have for its window (kernel: `bdi->io_pages`). */
-  ioPages = 320;
+  ioPages = 1024;
   /** Last byte read plus one, or -1. */
   prevPos = -1;
   /** Folio order of the last round. */

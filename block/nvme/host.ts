@@ -251,6 +251,7 @@ export class NvmeDevice extends BlockDevice implements BlkMqOps {
     const ctrl = decodeController(identify(controller, NVME_ID_CNS_CTRL));
     const ns = decodeNamespace(identify(controller, NVME_ID_CNS_NS));
     this.limits = deviceLimits(ctrl, ns);
+    this.bdi.ioPages = Math.floor(this.limits.maxSectors / 8);
     this.#blockSize = ns.blockSize;
     this.nrSectors = ns.blocks * (ns.blockSize / SECTOR_SIZE);
     this.writeCache = (this.limits.features & BLK_FEAT_WRITE_CACHE) !== 0;

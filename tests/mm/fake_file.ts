@@ -199,20 +199,23 @@ export class FakeFile implements MappingHost, AddressSpaceOperations {
   }
 
   /** Writes whole folios into the cache: locked, filled, dirty, unlocked. */
-  fill(index: number, pages: number, byte: number): MaybePromise<void> {
-    const size = pages * PAGE_SIZE;
-    const got = filemapGetFolio(this.mapping, index, FGP_WRITEBEGIN, size);
-    return andThen(got, (folio) => {
-      if (typeof folio === "number") throw new Error(`no folio: ${folio}`);
-      folio.data.fill(byte, folio.offset, folio.offset + folio.size);
-      folioMarkUptodate(folio);
-      folioMarkDirty(folio);
-      this.size = Math.max(this.size, folio.pos + folio.size);
-      const left = pages - folioNrPages(folio);
-      const next = index + folioNrPages(folio);
-      folioUnlock(folio);
-      folioPut(folio);
-      if (left > 0) return this.fill(next, left, byte);
+  fill(first: number, pages: number, byte: number): MaybePromise<void> {
+    let index = first;
+    return repeat(() => {
+      if (index >= first + pages) return false;
+      const size = (first + pages - index) * PAGE_SIZE;
+      const got = filemapGetFolio(this.mapping, index, FGP_WRITEBEGIN, size);
+      return andThen(got, (folio) => {
+        if (typeof folio === "number") throw new Error(`no folio: ${folio}`);
+        folio.data.fill(byte, folio.offset, folio.offset + folio.size);
+        folioMarkUptodate(folio);
+        folioMarkDirty(folio);
+        this.size = Math.max(this.size, folio.pos + folio.size);
+        index = folio.index + folioNrPages(folio);
+        folioUnlock(folio);
+        folioPut(folio);
+        return true;
+      });
     });
   }
 

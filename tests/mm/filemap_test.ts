@@ -135,7 +135,6 @@ Deno.test("filemapGetFolio() makes another one when the folio it waited for was 
   const waiting = filemapGetFolio(file.mapping, 0, FGP_WRITEBEGIN, PAGE);
   assertInstanceOf(waiting, Promise);
   folioUnlock(old);
-  await gone;
   const folio = await waiting;
   assertInstanceOf(folio, Folio);
   // Compared by identity: a folio refers to all of memory.
@@ -143,6 +142,8 @@ Deno.test("filemapGetFolio() makes another one when the folio it waited for was 
   assert(filemapLookup(file.mapping, 0) === folio);
   assert(!folio.uptodate);
   assert(old.mapping === null);
+  folioUnlock(folio);
+  await gone;
 });
 
 Deno.test("filemapGetFolio() marks only what it makes for dropping, and ordinary use takes the mark away", () => {
