@@ -6,7 +6,7 @@
  */
 
 import type { Clock } from "../lib/clock.ts";
-import { EAGAIN, EFBIG, EINVAL, FsError } from "../lib/errno.ts";
+import { EAGAIN, EFBIG, EINVAL, FsError, show } from "../lib/errno.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
 
 /** One call, for its error messages. */
@@ -83,10 +83,16 @@ export function checkInteger(
 ): number {
   if (Number.isSafeInteger(value)) return value;
   if (!Number.isInteger(value)) {
-    throw failure(call, EINVAL, `${what} ${value} is not a whole number`);
+    throw failure(call, EINVAL, `${what} ${show(value)} is not a whole number`);
   }
   const errno = value > 0 ? EFBIG : EINVAL;
   throw failure(call, errno, `${what} ${value} is out of range`);
+}
+
+/** Refuses what is not a whole number from 1 on (EINVAL). */
+export function checkCount(call: Syscall, what: string, value: number): number {
+  if (Number.isSafeInteger(value) && value > 0) return value;
+  throw failure(call, EINVAL, `${what} ${show(value)} is no number from 1 on`);
 }
 
 /** Refuses what is neither a boolean nor absent (EINVAL). */
@@ -96,7 +102,11 @@ export function checkFlag(
   value: boolean | undefined,
 ): boolean {
   if (value === undefined || typeof value === "boolean") return value === true;
-  throw failure(call, EINVAL, `option ${what} is ${value}, not a boolean`);
+  throw failure(
+    call,
+    EINVAL,
+    `option ${what} is ${show(value)}, not a boolean`,
+  );
 }
 
 /** Refuses permission bits that do not exist (EINVAL). */
@@ -107,7 +117,7 @@ export function checkMode(
 ): number {
   if (mode === undefined) return otherwise;
   if (Number.isInteger(mode) && mode >= 0 && mode <= 0o7777) return mode;
-  throw failure(call, EINVAL, `mode ${mode} is not between 0 and 0o7777`);
+  throw failure(call, EINVAL, `mode ${show(mode)} is not between 0 and 0o7777`);
 }
 
 /** Refuses options that do not exist (EINVAL). */
@@ -117,7 +127,7 @@ export function checkOptions(
   known: readonly string[],
 ): void {
   if (typeof options !== "object" || options === null) {
-    throw failure(call, EINVAL, `options are ${options}, not an object`);
+    throw failure(call, EINVAL, `options are ${show(options)}, not an object`);
   }
   for (const key in options) {
     if (!known.includes(key)) throw unknownOption(call, key);

@@ -301,6 +301,17 @@ export function strerror(errno: number): string {
   return name ? TEXT[name] : `Unknown error ${Math.abs(errno)}`;
 }
 
+/** A value as error messages show it: whatever it is, on one line, and not too
+ * long. */
+export function show(value: unknown): string {
+  return Deno.inspect(value, {
+    depth: 0,
+    iterableLimit: 4,
+    strAbbreviateSize: 100,
+    breakLength: Infinity,
+  });
+}
+
 /** Where an {@linkcode FsError} came from. */
 export interface FsErrorContext {
   /** The operation that failed, as Linux calls it (`"pwrite"`, `"mount"`). */

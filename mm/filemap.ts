@@ -65,7 +65,7 @@ import {
   IOCB_NOWAIT,
   IOCB_SYNC_CALL,
 } from "./iocb-flags.ts";
-import { CHUNK_FRAMES } from "./page-alloc.ts";
+import { SLAB_FRAMES } from "./page-alloc.ts";
 import {
   filemapAddFolio,
   filemapLookup,
@@ -254,6 +254,9 @@ function folioOrder(
 /** Flags of a folio that is read from without further ado, when masked. */
 const PLAIN = PG_UPTODATE | PG_READAHEAD | PG_DROPBEHIND;
 
+/** Flags of a folio that is written, to be written, or may soon be. */
+const PG_BUSY = PG_LOCKED | PG_DIRTY | PG_WRITEBACK;
+
 /** Look it up again: it was not, or is no longer, what the reader wants (kernel:
  * `AOP_TRUNCATED_PAGE`). */
 const LOOK_AGAIN = 1;
@@ -305,7 +308,7 @@ function readHits(
     let nextFrame = frame + (1 << folio.order);
     let nextIndex = folio.index + (1 << folio.order);
     while (
-      nextIndex * PAGE_SIZE < end && (nextFrame & (CHUNK_FRAMES - 1)) !== 0 &&
+      nextIndex * PAGE_SIZE < end && (nextFrame & (SLAB_FRAMES - 1)) !== 0 &&
       pages.get(nextIndex) === nextFrame
     ) {
       const next = folios[nextFrame]!;
@@ -759,20 +762,17 @@ export function filemapRangeNeedsWriteback(
 ): boolean {
   const { pages } = mapping;
   // A locked folio matters only while something is written or to be written.
-  if (
-    !pages.tagged(PAGECACHE_TAG_DIRTY) && !pages.tagged(PAGECACHE_TAG_WRITEBACK)
-  ) return false;
+  const busy = pages.tagged(PAGECACHE_TAG_DIRTY) ||
+    pages.tagged(PAGECACHE_TAG_WRITEBACK);
+  if (!busy || endInclusive < start) return false;
   const last = Math.floor(endInclusive / PAGE_SIZE);
   let index = Math.floor(start / PAGE_SIZE);
-  while (endInclusive >= start) {
+  for (;;) {
     const folio = filemapNextFolio(mapping, index, last);
     if (folio === null) return false;
-    if ((folio.flags & (PG_LOCKED | PG_DIRTY | PG_WRITEBACK)) !== 0) {
-      return true;
-    }
+    if ((folio.flags & PG_BUSY) !== 0) return true;
     index = folioNextIndex(folio);
   }
-  return false;
 }
 
 /** Whether anything is cached (kernel: `filemap_range_has_page`). */

@@ -35,13 +35,13 @@ export class Mm {
   readonly dirtyThresh: number;
   /** Folios by their first frame. An object is made once and recycled with its
    * memory: what is not in use has no references. */
-  readonly folios: (Folio | undefined)[] = new Array(FIRST_FRAME).fill(
-    undefined,
-  );
+  readonly folios: (Folio | undefined)[] = [];
   /** Pages with the dirty flag. */
   nrDirty = 0;
   /** Pages being written back. */
   nrWriteback = 0;
+  /** Folios whose writeback has ended, ever (kernel: `NR_WRITTEN`). */
+  nrWritten = 0;
   /** Mappings with dirty pages, in the order in which they became so. */
   readonly dirtyMappings: Set<AddressSpace> = new Set();
   /** Woken whenever a folio's writeback ends. */
@@ -104,7 +104,7 @@ export class Mm {
   }
 
   #makeFolio(frame: number): Folio {
-    const data = this.#allocator.chunkOf(frame);
+    const data = this.#allocator.slabOf(frame);
     const folio = new Folio(
       this,
       frame,

@@ -118,6 +118,7 @@ export function folioEndWriteback(folio: Folio): void {
   folioGet(folio);
   folio.flags &= ~PG_WRITEBACK;
   mm.nrWriteback -= folioNrPages(folio);
+  mm.nrWritten++;
   folio.mapping?.pages.clearTag(folio.index, PAGECACHE_TAG_WRITEBACK);
   if (folio.waiters !== null) folio.waiters.wakeAll();
   mm.writebackEnded.wakeAll();
@@ -297,12 +298,9 @@ function throttleStep(mapping: AddressSpace): MaybePromise<boolean> {
 
 /** Waits until some writeback has ended. False if there is none. */
 export function waitForWriteback(mm: Mm): MaybePromise<boolean> {
-  const before = mm.nrWriteback;
-  if (before === 0) return false;
-  const ended = mm.writebackEnded.wait(
-    mm.clock,
-    () => mm.nrWriteback < before,
-  );
+  if (mm.nrWriteback === 0) return false;
+  const before = mm.nrWritten;
+  const ended = mm.writebackEnded.wait(mm.clock, () => mm.nrWritten > before);
   return andThenWith(ended, returnTrue, mm);
 }
 

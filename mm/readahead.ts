@@ -11,8 +11,10 @@
  */
 
 import {
+  andThen,
   andThenWith,
   type MaybePromise,
+  repeat,
   repeatWith,
 } from "../lib/maybe-promise.ts";
 import type { AddressSpace, ReadaheadControl } from "./address-space.ts";
@@ -235,7 +237,15 @@ export function forcePageCacheRa(
   count: number,
 ): MaybePromise<void> {
   const bound = Math.max(rac.ra.ioPages, rac.ra.raPages);
-  return doPageCacheRa(rac, Math.min(count, bound, FORCED_STEP), 0);
+  let next = rac.index;
+  const end = next + Math.min(count, bound);
+  return repeat(() => {
+    if (next >= end) return false;
+    rac.index = next;
+    const step = Math.min(end - next, FORCED_STEP);
+    next += step;
+    return andThen(doPageCacheRa(rac, step, 0), () => true);
+  });
 }
 
 /** The window in folios of the order that the stream has got to (kernel:

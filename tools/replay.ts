@@ -82,7 +82,7 @@ interface Op {
 type Answer = { ret: number | string } & Record<string, unknown>;
 
 /** Options that replace the header's. */
-interface Overrides {
+export interface Overrides {
   fs?: string | undefined;
   device?: string | undefined;
   mount?: string | undefined;
@@ -135,7 +135,7 @@ function flagNames(op: Op, otherwise: string[] = []): string[] {
 }
 
 /** The walks of one operation, gathered from the iomap tracepoints. */
-class Walks {
+export class Walks {
   #entries: Record<string, unknown>[] = [];
 
   start(): void {
@@ -371,8 +371,15 @@ async function readTrace(path: string): Promise<[Header, Op[]]> {
   return [header, ops];
 }
 
-/** Replays one trace. */
-async function replay(
+/**
+ * Replays one trace on a stack of its own.
+ *
+ * @param path The trace file.
+ * @param overrides What replaces the header's.
+ * @param walks Gathers the iomap walks; null for none.
+ * @returns The result lines.
+ */
+export async function replay(
   path: string,
   overrides: Overrides,
   walks: Walks | null,

@@ -109,7 +109,7 @@ export async function iomapFile(direct = false): Promise<FsFile> {
     preset: "null",
   });
   await mkfsXfs(device);
-  const fs = await mount(device, xfs, { memory: 1024 * MiB });
+  const fs = await mount(device, xfs, { memory: 4096 * MiB });
   return await fs.open("/file", {
     read: true,
     write: true,

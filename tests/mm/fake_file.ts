@@ -43,7 +43,9 @@ export function patternAt(pos: number): number {
 
 /** Bytes [pos, pos + len) of a file that nobody has written to. */
 export function pattern(pos: number, len: number): Uint8Array {
-  return Uint8Array.from({ length: len }, (_, i) => patternAt(pos + i));
+  const bytes = new Uint8Array(len);
+  for (let i = 0; i < len; i++) bytes[i] = patternAt(pos + i);
+  return bytes;
 }
 
 export interface FakeOptions extends MmOptions {

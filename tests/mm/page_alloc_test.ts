@@ -11,8 +11,8 @@ Deno.test("PageAllocator.alloc() gives ascending frames of one chunk", () => {
   const frames = [0, 1, 2, 3].map(() => pages.alloc(0));
   assertEquals(frames, [0, 1, 2, 3].map((n) => FIRST_FRAME + n));
   assertEquals(pages.offsetOf(frames[3]!), 3 * 4096);
-  assert(pages.chunkOf(frames[0]!) === pages.chunkOf(frames[3]!));
-  assertEquals(pages.chunkOf(frames[0]!).length, 2 ** 21);
+  assert(pages.slabOf(frames[0]!) === pages.slabOf(frames[3]!));
+  assertEquals(pages.slabOf(frames[0]!).length, 2 ** 25);
 });
 
 Deno.test("PageAllocator.alloc() answers 0 when the last chunk is given out", () => {

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertFalse } from "@std/assert";
 import { filemapLookup } from "../../mm/filemap.ts";
 import { type Folio, PG_READAHEAD } from "../../mm/folio.ts";
 import { Mm } from "../../mm/mm.ts";
+import { forcePageCacheRa, Readahead } from "../../mm/readahead.ts";
 import { invalidateMappingPages } from "../../mm/truncate.ts";
 import { VirtualClock } from "../../lib/clock.ts";
 import { FakeFile, pattern, type Reader } from "./fake_file.ts";
@@ -37,6 +38,7 @@ async function check(reader: Reader, rows: Row[]): Promise<void> {
 function openWide(file: FakeFile): Reader {
   const reader = file.open();
   reader.ra.raPages = 640;
+  reader.ra.ioPages = 320;
   return reader;
 }
 
@@ -93,7 +95,9 @@ Deno.test("pageCacheSyncRa() has windows of 32 pages at most when nothing else i
 
 Deno.test("pageCacheSyncRa() lets a read beyond the window have as much as the device takes", async () => {
   const file = new FakeFile({ size: 2 ** 21 });
-  assertEquals(await windows(file.open(), 0, 256), [
+  const reader = file.open();
+  reader.ra.ioPages = 320;
+  assertEquals(await windows(reader, 0, 256), [
     "a 0+256",
     // It comes to the mark in the middle itself.
     "a 256+256",
@@ -106,6 +110,26 @@ Deno.test("pageCacheSyncRa() never reads beyond the page with the last byte", as
   assertEquals(await reader.read(0, 2 ** 20), 9 * PAGE + 1);
   assertEquals(reader.buffer.subarray(0, file.size), pattern(0, file.size));
   assertEquals(file.log, ["a 0+10"]);
+});
+
+Deno.test("forcePageCacheRa() reads as much as the device takes, in steps of 2 MiB", async () => {
+  const file = new FakeFile({ size: 1000 * PAGE });
+  const ra = file.open().ra;
+  ra.ioPages = 700;
+  await forcePageCacheRa(new Readahead(file.mapping, ra, 10, false), 900);
+  assertEquals(file.log, ["a 10+512", "a 522+188"]);
+  file.log.length = 0;
+  await forcePageCacheRa(new Readahead(file.mapping, ra, 990, false), 900);
+  assertEquals(file.log, ["a 990+10"]);
+});
+
+Deno.test("filemapRead() at the end of the file leaves the readahead state alone", async () => {
+  const file = new FakeFile({ size: 64 * PAGE });
+  const reader = file.open();
+  await reader.read(0, PAGE);
+  const { prevPos } = reader.ra;
+  assertEquals(await reader.read(64 * PAGE, PAGE), 0);
+  assertEquals(reader.ra.prevPos, prevPos);
 });
 
 Deno.test("pageCacheSyncRa() reads page by page when readahead is off", async () => {
