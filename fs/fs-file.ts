@@ -15,7 +15,9 @@ import {
   EFAULT,
   EINVAL,
   EIOCBQUEUED,
+  EOPNOTSUPP,
   type FsError,
+  show,
 } from "../lib/errno.ts";
 import { IovIter } from "../lib/iov-iter.ts";
 import { Mutex } from "../lib/locks.ts";
@@ -51,12 +53,12 @@ import { vfsLlseek, vfsRead, vfsWrite } from "./read-write.ts";
 import { type FileInfo, vfsGetattr } from "./stat.ts";
 import { syncFileRange, vfsFsync } from "./sync.ts";
 import {
+  checkCount,
   checkFlag,
   checkInteger,
   checkOffset,
   checkOptions,
   failure,
-  orThrow,
   runSync,
   type Syscall,
   unknownOption,
@@ -112,17 +114,18 @@ const WRITE = true;
 class Call extends Kiocb {
   readonly iter: IovIter = new IovIter();
   readonly complete: (call: Call, ret: number) => void;
+  readonly crash: (error: unknown) => void;
   write = false;
   /** Offset asked for, bytes; -1 for the file position. */
   at = -1;
   /** Bytes asked for. */
   length = 0;
   resolve!: (value: number | null) => void;
-  reject!: (error: Error) => void;
+  reject!: (error: unknown) => void;
   // Functions made once, not for each call.
   readonly executor = (
     resolve: (value: number | null) => void,
-    reject: (error: Error) => void,
+    reject: (error: unknown) => void,
   ): void => {
     this.resolve = resolve;
     this.reject = reject;
@@ -130,12 +133,15 @@ class Call extends Kiocb {
   readonly settle = (ret: number): void => {
     if (ret !== -EIOCBQUEUED) this.complete(this, ret);
   };
-  /** What a layer throws is a bug: the caller sees it. */
-  readonly crash = (error: Error): void => this.reject(error);
 
-  constructor(file: File, complete: (call: Call, ret: number) => void) {
+  constructor(
+    file: File,
+    complete: (call: Call, ret: number) => void,
+    crash: (call: Call, error: unknown) => void,
+  ) {
     super(file);
     this.complete = complete;
+    this.crash = (error) => crash(this, error);
   }
 }
 
@@ -255,7 +261,7 @@ export class FsFile implements Disposable, AsyncDisposable {
     return andThen(sought, (pos) => {
       this.#position.unlock();
       if (pos >= 0) return pos;
-      throw failure(call, pos, `offset ${offset}, whence ${whence}`);
+      throw failure(call, pos, `offset ${offset}, whence ${show(whence)}`);
     });
   }
 
@@ -289,7 +295,8 @@ export class FsFile implements Disposable, AsyncDisposable {
   #truncate(len: number): MaybePromise<void> {
     const call = this.#call("ftruncate", "truncate");
     checkOffset(call, "length", len);
-    return this.#done(call, vfsFtruncate(this.#open(call), len));
+    const truncated = vfsFtruncate(this.#open(call), len);
+    return this.#done(call, truncated, `length ${len}`);
   }
 
   /** Makes data and attributes durable (fsync).
@@ -352,11 +359,11 @@ export class FsFile implements Disposable, AsyncDisposable {
     const call = this.#call("sync_file_range", "sync a range of");
     const file = this.#open(call);
     checkRange(call, offset, length);
-    checkOffset(call, "flags", flags);
-    if (flags > 7) {
-      throw failure(call, EINVAL, `flags ${flags} are not below 8`);
+    if (!(Number.isInteger(flags) && flags >= 0 && flags <= 7)) {
+      throw failure(call, EINVAL, `flags ${show(flags)} are not from 0 to 7`);
     }
-    return this.#done(call, syncFileRange(file, offset, length, flags));
+    const synced = syncFileRange(file, offset, length, flags);
+    return this.#done(call, synced, `range ${offset}+${length}`);
   }
 
   /**
@@ -386,10 +393,12 @@ export class FsFile implements Disposable, AsyncDisposable {
     const file = this.#open(call);
     checkRange(call, offset, length);
     if (length === 0) throw failure(call, EINVAL, "length is 0");
-    if (!Number.isInteger(mode)) {
-      throw failure(call, EINVAL, `mode ${mode} is not a whole number`);
-    }
-    return this.#done(call, vfsFallocate(file, mode, offset, length));
+    checkInteger(call, "mode", mode);
+    // Beyond 32 bits it would be taken for another one.
+    const done = mode === (mode | 0)
+      ? vfsFallocate(file, mode, offset, length)
+      : -EOPNOTSUPP;
+    return this.#done(call, done, `mode ${mode}, range ${offset}+${length}`);
   }
 
   /**
@@ -413,20 +422,18 @@ export class FsFile implements Disposable, AsyncDisposable {
     const { inode } = this.#open(call);
     checkOptions(call, options, ["start", "length", "sync", "max"]);
     const { start = 0, length = MAX_LFS_FILESIZE, max } = options;
-    checkRange(call, start, length);
-    if (max !== undefined && checkOffset(call, "max", max) === 0) {
-      throw failure(call, EINVAL, "max is 0");
-    }
+    checkOffset(call, "start", start);
+    checkOffset(call, "length", length);
+    if (max !== undefined) checkCount(call, "max", max);
     const info: FiemapExtentInfo = {
       flags: checkFlag(call, "sync", options.sync) ? FIEMAP_FLAG_SYNC : 0,
       extentsMax: max ?? Number.MAX_SAFE_INTEGER,
       extentsMapped: 0,
       extents: [],
     };
-    return andThen(vfsFiemap(inode, info, start, length), (error) => {
-      if (error < 0) throw failure(call, error, `range ${start}+${length}`);
-      return info.extents;
-    });
+    const mapped = vfsFiemap(inode, info, start, length);
+    const done = this.#done(call, mapped, `range ${start}+${length}`);
+    return andThen(done, () => info.extents);
   }
 
   /**
@@ -450,9 +457,7 @@ export class FsFile implements Disposable, AsyncDisposable {
     const file = this.#open(call);
     checkRange(call, offset, length);
     const advised = vfsFadvise(file, offset, length, advice);
-    return andThen(advised, (error) => {
-      if (error < 0) throw failure(call, error, `advice "${advice}"`);
-    });
+    return this.#done(call, advised, `advice ${show(advice)}`);
   }
 
   /** The bytes from the file position on. The file is closed at the end, when the
@@ -480,7 +485,8 @@ export class FsFile implements Disposable, AsyncDisposable {
   get writable(): WritableStream<Uint8Array<ArrayBufferLike>> {
     this.#writable ??= new WritableStream({
       write: async (chunk: Uint8Array) => {
-        for (let done = 0; done < chunk.length;) {
+        let done = await this.#orClose(this.write(chunk));
+        while (done < chunk.length) {
           done += await this.#orClose(this.write(chunk.subarray(done)));
         }
       },
@@ -527,9 +533,13 @@ export class FsFile implements Disposable, AsyncDisposable {
     return this.#file;
   }
 
-  #done(call: Syscall, result: MaybePromise<number>): MaybePromise<void> {
+  #done(
+    call: Syscall,
+    result: MaybePromise<number>,
+    detail = "",
+  ): MaybePromise<void> {
     return andThen(result, (error) => {
-      orThrow(call, error);
+      if (error < 0) throw failure(call, error, detail);
     });
   }
 
@@ -537,6 +547,9 @@ export class FsFile implements Disposable, AsyncDisposable {
   #flags(options: WriteOptions | undefined, write: boolean): number {
     parsedAt = -1;
     if (options === undefined) return 0;
+    if (typeof options !== "object" || options === null) {
+      checkOptions(this.#rwCall(write), options, []);
+    }
     let rwf = 0;
     for (const key in options) {
       switch (key) {
@@ -605,11 +618,19 @@ export class FsFile implements Disposable, AsyncDisposable {
     call.flags |= IOCB_SYNC_CALL;
     call.kiComplete = null;
     const clock = this.#clock;
+    let ret: MaybePromise<number>;
     clock.enterSync();
-    const ret = write
-      ? vfsWrite(call, call.iter, rwf)
-      : vfsRead(call, call.iter, rwf);
-    clock.leaveSync();
+    try {
+      ret = write
+        ? vfsWrite(call, call.iter, rwf)
+        : vfsRead(call, call.iter, rwf);
+    } catch (error) {
+      // What a layer throws is a bug: the caller sees it, and can go on.
+      if (positional) this.#position.unlock();
+      throw error;
+    } finally {
+      clock.leaveSync();
+    }
     if (typeof ret !== "number") return this.#abandon(call, ret);
     if (positional) this.#movePosition(call, ret);
     this.#calls.push(call);
@@ -650,16 +671,22 @@ export class FsFile implements Disposable, AsyncDisposable {
   #start(call: Call, rwf: number): void {
     // Others may have moved it while this call waited for its turn.
     if (call.at < 0) call.pos = this.#file.pos;
-    const ret = call.write
-      ? vfsWrite(call, call.iter, rwf)
-      : vfsRead(call, call.iter, rwf);
+    let ret: MaybePromise<number>;
+    try {
+      ret = call.write
+        ? vfsWrite(call, call.iter, rwf)
+        : vfsRead(call, call.iter, rwf);
+    } catch (error) {
+      return call.crash(error);
+    }
     if (typeof ret === "number") call.settle(ret);
     else ret.then(call.settle, call.crash);
   }
 
   #prepare(p: Uint8Array, at: number, write: boolean): Call {
     const file = this.#file;
-    const call = this.#calls.pop() ?? new Call(file, this.#complete);
+    const call = this.#calls.pop() ??
+      new Call(file, this.#complete, this.#crash);
     call.write = write;
     call.at = at;
     call.length = p.length;
@@ -676,10 +703,24 @@ export class FsFile implements Disposable, AsyncDisposable {
     this.#calls.push(call);
     if (ret < 0) reject(this.#rwFailure(ret, write, at, length));
     else resolve(ret === 0 && !write && length > 0 ? null : ret);
+    this.#landed();
+  };
+
+  /** What a layer throws is a bug: the caller sees it, and can go on. Parts of the
+   * call may still be under way, so it is not used again. */
+  readonly #crash = (call: Call, error: unknown): void => {
+    call.kiComplete = () => {};
+    if (call.at < 0) this.#position.unlock();
+    call.reject(error);
+    this.#landed();
+  };
+
+  /** A call in flight has ended. */
+  #landed(): void {
     if (--this.#inFlight === 0 && this.#closed) {
       this.#released = fileClose(this.#file);
     }
-  };
+  }
 
   #movePosition(call: Call, ret: number): void {
     if (ret > 0) this.#file.pos = call.pos;
@@ -689,7 +730,7 @@ export class FsFile implements Disposable, AsyncDisposable {
   #refuse(p: unknown, write: boolean): never {
     const call = this.#rwCall(write);
     this.#open(call);
-    throw failure(call, EFAULT, `buffer ${p} is not a Uint8Array`);
+    throw failure(call, EFAULT, `buffer ${show(p)} is not a Uint8Array`);
   }
 
   #rwCall(write: boolean): Syscall {
@@ -717,9 +758,9 @@ function checkRange(call: Syscall, offset: number, length: number): void {
   checkOffset(call, "length", length);
 }
 
-/** What `fallocate` is called for, in its error messages. */
+/** What `fallocate` is called for, in its error messages; `mode` is not checked yet. */
 function fallocateTask(mode: number): string {
-  switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+  switch (Number.isInteger(mode) ? mode & ~FALLOC_FL_KEEP_SIZE : 0) {
     case FALLOC_FL_PUNCH_HOLE:
       return "punch a hole in";
     case FALLOC_FL_ZERO_RANGE:

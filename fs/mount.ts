@@ -4,9 +4,9 @@
  * @module
  */
 
-import { BlockDevice } from "../block/blkdev.ts";
+import type { BlockDevice } from "../block/blkdev.ts";
 import type { Clock } from "../lib/clock.ts";
-import { EBUSY, EINVAL, ENODEV } from "../lib/errno.ts";
+import { EBUSY, EINVAL, ENODEV, show } from "../lib/errno.ts";
 import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
 import { Mm } from "../mm/mm.ts";
 import { FsFile } from "./fs-file.ts";
@@ -39,10 +39,12 @@ import { type FileInfo, vfsGetattr } from "./stat.ts";
 import { vfsMount, vfsUnmount } from "./super.ts";
 import { syncFilesystem } from "./sync.ts";
 import {
+  checkCount,
   checkFlag,
   checkMode,
   checkOffset,
   checkOptions,
+  deviceCall,
   failure,
   orThrow,
   runSync,
@@ -102,9 +104,14 @@ export interface DirEntry extends Deno.DirEntry {
 export interface MountOptions {
   /** The file system's own, as after `mount -o`. */
   options?: string;
-  /** Most bytes of page cache; 1 GiB if absent. */
+  /** Most bytes of page cache, 4 KiB to 1 TiB; 1 GiB if absent. */
   memory?: number;
 }
+
+/** Least bytes of page cache: a page. */
+const MIN_MEMORY = 4096;
+/** Most: a number of pages that the allocator can count. */
+const MAX_MEMORY = 2 ** 40;
 
 /**
  * Mounts a device.
@@ -119,21 +126,16 @@ export async function mount(
   type: FileSystemType,
   options: MountOptions = {},
 ): Promise<Mount> {
-  const call = { name: "mount", task: "mount", path: `${device?.name}` };
-  if (!(device instanceof BlockDevice)) {
-    throw failure(call, EINVAL, `device ${device} is not a block device`);
-  }
+  const call = deviceCall("mount", "mount", device);
   if (typeof type?.mount !== "function") {
-    throw failure(call, EINVAL, `type ${type} is not a file system type`);
+    throw failure(call, EINVAL, `type ${show(type)} is not a file system type`);
   }
   checkOptions(call, options, ["options", "memory"]);
   const { options: text = "", memory } = options;
   if (typeof text !== "string") {
-    throw failure(call, EINVAL, `options ${text} are not a string`);
+    throw failure(call, EINVAL, `options ${show(text)} are not a string`);
   }
-  if (memory !== undefined && checkOffset(call, "memory", memory) === 0) {
-    throw failure(call, EINVAL, "memory is 0");
-  }
+  if (memory !== undefined) checkMemory(call, memory);
   const mm = new Mm(device.clock, memory === undefined ? {} : { memory });
   const sb = await vfsMount(type, device, mm, text);
   if (sb instanceof SuperBlock) return new Mount(sb);
@@ -443,7 +445,7 @@ export class Mount implements AsyncDisposable {
     if (!this.#mounted) throw failure(call, ENODEV, "it is unmounted");
     for (const path of paths) {
       if (typeof path !== "string") {
-        throw failure(call, EINVAL, `path ${path} is not a string`);
+        throw failure(call, EINVAL, `path ${show(path)} is not a string`);
       }
     }
     return this.superBlock;
@@ -479,7 +481,19 @@ export class Mount implements AsyncDisposable {
 }
 
 function syscall(name: string, task: string, path: string): Syscall {
-  return { name, task, path };
+  // It has not been checked yet.
+  return { name, task, path: typeof path === "string" ? path : show(path) };
+}
+
+/** Refuses a page cache too small to work with, or beyond any machine (EINVAL). */
+function checkMemory(call: Syscall, memory: number): void {
+  checkCount(call, "memory", memory);
+  if (memory >= MIN_MEMORY && memory <= MAX_MEMORY) return;
+  throw failure(
+    call,
+    EINVAL,
+    `memory ${memory} is not between ${MIN_MEMORY} and ${MAX_MEMORY} bytes`,
+  );
 }
 
 /** Translates options to what the VFS takes. */

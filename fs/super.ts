@@ -16,8 +16,24 @@ import { type FileSystemType, type MountError, SuperBlock } from "./fs.ts";
 import { evict } from "./inode.ts";
 import { syncFilesystem } from "./sync.ts";
 
-/** Devices that hold a mounted file system. */
+/** Devices that hold a mounted file system, or are about to. */
 const claimed = new WeakSet<BlockDevice>();
+
+/**
+ * Takes a device for oneself alone (kernel: `bd_prepare_to_claim`).
+ *
+ * @returns False if it is mounted, or being made or mounted just now.
+ */
+export function claimDevice(bdev: BlockDevice): boolean {
+  if (claimed.has(bdev)) return false;
+  claimed.add(bdev);
+  return true;
+}
+
+/** Gives back what {@linkcode claimDevice} took (kernel: `bd_release`). */
+export function releaseDevice(bdev: BlockDevice): void {
+  claimed.delete(bdev);
+}
 
 /**
  * Mounts a device (kernel: `get_tree_bdev`).
@@ -31,13 +47,12 @@ export function vfsMount(
   mm: Mm,
   options: string,
 ): MaybePromise<SuperBlock | MountError> {
-  if (claimed.has(bdev)) {
-    return { errno: -EBUSY, message: `${bdev.name} is mounted already` };
+  if (!claimDevice(bdev)) {
+    return { errno: -EBUSY, message: `${bdev.name} is in use` };
   }
-  claimed.add(bdev);
   return andThen(type.mount(bdev, mm, options), (sb) => {
     if (sb instanceof SuperBlock) sb.dcache = new Dcache(sb);
-    else claimed.delete(bdev);
+    else releaseDevice(bdev);
     return sb;
   });
 }
@@ -66,7 +81,7 @@ export function vfsUnmount(sb: SuperBlock): MaybePromise<number> {
   const put = andThen(evicted, () => sb.ops.putSuper(sb));
   return andThen(put, (error) => {
     note(error);
-    claimed.delete(sb.bdev);
+    releaseDevice(sb.bdev);
     return first;
   });
 }

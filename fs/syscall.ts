@@ -5,6 +5,7 @@
  * @module
  */
 
+import { BlockDevice } from "../block/blkdev.ts";
 import type { Clock } from "../lib/clock.ts";
 import { EAGAIN, EFBIG, EINVAL, FsError, show } from "../lib/errno.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
@@ -27,6 +28,18 @@ export function failure(call: Syscall, errno: number, detail = ""): FsError {
     syscall: call.name,
     path: call.path,
   });
+}
+
+/** A call on a device. Refuses what is not one (EINVAL). */
+export function deviceCall(
+  name: string,
+  task: string,
+  device: BlockDevice,
+): Syscall {
+  if (device instanceof BlockDevice) return { name, task, path: device.name };
+  const path = show(device);
+  const call = { name, task, path };
+  throw failure(call, EINVAL, `device ${path} is not a block device`);
 }
 
 /** Throws if `result` is a negative errno, else hands it on. */

@@ -29,6 +29,7 @@ export interface MappingHost {
 /** A window of folios to read, which the mapping's `readahead` takes from
  * (kernel: `struct readahead_control`). All are locked and in the cache. */
 export interface ReadaheadControl {
+  /** Where they are cached. */
   readonly mapping: AddressSpace;
   /** First byte not yet taken. */
   readonly pos: number;
@@ -90,8 +91,11 @@ export const AS_ENOSPC = 2;
 
 /** The cached folios of one inode (kernel: `struct address_space`). */
 export class AddressSpace {
+  /** The inode. */
   readonly host: MappingHost;
+  /** Memory that the folios are taken from. */
   readonly mm: Mm;
+  /** The file system's methods. */
   readonly ops: AddressSpaceOperations;
   /** Shared to insert folios, exclusive to remove ranges. */
   readonly invalidateLock: Rwsem = new Rwsem();
@@ -110,6 +114,7 @@ export class AddressSpace {
   /** Last writeback error, and who knows of it. */
   wbErr: Errseq = 0;
 
+  /** Without any folios. */
   constructor(host: MappingHost, mm: Mm, ops: AddressSpaceOperations) {
     this.host = host;
     this.mm = mm;

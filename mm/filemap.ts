@@ -99,7 +99,9 @@ export interface FilemapIocb {
   pos: number;
   /** `IOCB_*`. */
   readonly flags: number;
+  /** The file's page cache. */
   readonly mapping: AddressSpace;
+  /** The open file's readahead state. */
   readonly ra: FileRaState;
 }
 
@@ -699,8 +701,9 @@ function waitedFor(_ended: void, folio: Folio): boolean {
 }
 
 /** Where an open file stands with its mapping's writeback errors (kernel:
- * `f_wb_err`); see spec 3.17 `file_write_and_wait_range`. */
+ * `f_wb_err`). */
 export interface WbErrCursor {
+  /** Errors up to here have been told. */
   wbErr: Errseq;
 }
 

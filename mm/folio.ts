@@ -1,8 +1,8 @@
 /**
  * The page cache's unit: 2^order pages of contiguous memory.
  *
- * A folio's memory is a slice of a 2 MiB chunk that all its neighbours share:
- * `data` is the chunk, `offset` where the folio begins in it. Objects and chunks
+ * A folio's memory is a slice of a 32 MiB slab that all its neighbours share:
+ * `data` is the slab, `offset` where the folio begins in it. Objects and slabs
  * are recycled for ever; a folio is valid only while a reference is held or it
  * is found in a mapping without having waited since.
  *
@@ -43,10 +43,11 @@ export const PG_DROPBEHIND = 1 << 6;
 
 /** 2^order pages of a file (kernel: `struct folio`). */
 export class Folio {
+  /** Memory that it belongs to. */
   readonly mm: Mm;
   /** Number of its first page frame. */
   readonly frame: number;
-  /** The chunk that holds the memory. */
+  /** The slab that holds the memory. */
   readonly data: Uint8Array;
   /** First byte of the folio in `data`. */
   readonly offset: number;
@@ -65,6 +66,7 @@ export class Folio {
   /** Who waits for the lock or the end of writeback; made when somebody does. */
   waiters: WaitQueue | null = null;
 
+  /** Only `Mm` makes them. */
   constructor(mm: Mm, frame: number, data: Uint8Array, offset: number) {
     this.mm = mm;
     this.frame = frame;
@@ -82,18 +84,22 @@ export class Folio {
     return this.index * PAGE_SIZE;
   }
 
+  /** Whether somebody holds its lock. */
   get locked(): boolean {
     return (this.flags & PG_LOCKED) !== 0;
   }
 
+  /** Whether its whole contents are valid. */
   get uptodate(): boolean {
     return (this.flags & PG_UPTODATE) !== 0;
   }
 
+  /** Whether it is to be written back. */
   get dirty(): boolean {
     return (this.flags & PG_DIRTY) !== 0;
   }
 
+  /** Whether it is being written back. */
   get writeback(): boolean {
     return (this.flags & PG_WRITEBACK) !== 0;
   }

@@ -26,6 +26,7 @@ const RESERVE_RATIO = 0.1;
 
 /** Memory shared by the mounts of one stack. */
 export class Mm {
+  /** Told by every wait for a folio. */
   readonly clock: Clock;
   /** Most pages of folios; what cannot wait may go a tenth beyond. */
   readonly limit: number;
@@ -53,6 +54,7 @@ export class Mm {
   readonly #allocator: PageAllocator;
   readonly #reserve: number;
 
+  /** Memory of which nothing is used yet. */
   constructor(clock: Clock, options: MmOptions = {}) {
     const pages = Math.floor((options.memory ?? 2 ** 30) / PAGE_SIZE);
     const chunks = Math.max(

@@ -144,7 +144,11 @@ export function folioEndDropbehind(folio: Folio): void {
 export interface WritebackIter {
   /** First error of a sync writeback so far. */
   error: number;
-  /** @param lastError What became of the folio before: 0 or a negative errno. */
+  /**
+   * Goes on to the next folio.
+   *
+   * @param lastError What became of the folio before: 0 or a negative errno.
+   */
   next(lastError: number): MaybePromise<Folio | null>;
 }
 

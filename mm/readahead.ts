@@ -54,14 +54,16 @@ export class FileRaState {
    * have for its window (kernel: `bdi->io_pages`). */
   ioPages = 1024;
   /** Last byte read plus one, or -1. */
-  prevPos = -1;
+  prevPos: number = -1;
   /** Folio order of the last round. */
   order = 0;
 }
 
 /** One round of readahead (kernel: `struct readahead_control`). */
 export class Readahead implements ReadaheadControl {
+  /** Where the folios are cached. */
   readonly mapping: AddressSpace;
+  /** The open file's state. */
   readonly ra: FileRaState;
   /** Whether the folios are dropped once they have been read. */
   readonly dropbehind: boolean;
@@ -75,9 +77,13 @@ export class Readahead implements ReadaheadControl {
   /** Page behind the last one to enter. */
   end = 0;
   /** Page whose folio is marked, or -1. */
-  mark = -1;
+  mark: number = -1;
 
-  /** @param index Page from which to read. */
+  /**
+   * A round that has not entered a folio.
+   *
+   * @param index Page from which to read.
+   */
   constructor(
     mapping: AddressSpace,
     ra: FileRaState,

@@ -6,16 +6,13 @@
  * @module
  */
 
-import { BlockDevice } from "../../block/blkdev.ts";
-import { EINVAL, FsError } from "../../lib/errno.ts";
+import type { BlockDevice } from "../../block/blkdev.ts";
+import { EBUSY, EINVAL, type FsError, show } from "../../lib/errno.ts";
 import { Mm } from "../../mm/mm.ts";
 import { S_IFDIR } from "../fs.ts";
-import {
-  AG_MIN_BYTES,
-  MAX_BLOCKSIZE,
-  MIN_BLOCKSIZE,
-  XfsGeometry,
-} from "./format.ts";
+import { claimDevice, releaseDevice } from "../super.ts";
+import { checkOptions, deviceCall, failure, type Syscall } from "../syscall.ts";
+import { AG_MIN_BYTES, XfsGeometry } from "./format.ts";
 import { writeInode, xfsIcreate } from "./inode.ts";
 import { XfsMount } from "./mount.ts";
 import { unmountFs, xfsSuperOperations } from "./super.ts";
@@ -25,6 +22,7 @@ const DEFAULT_AG_COUNT = 4;
 /** Largest group, bytes (kernel: `XFS_AG_MAX_BYTES`). */
 const AG_MAX_BYTES = 2 ** 40;
 const LABEL_MAX = 12;
+const BLOCK_SIZES: readonly number[] = [512, 1024, 2048, 4096];
 
 /** What a file system is made with. */
 export interface MkfsXfsOptions {
@@ -39,27 +37,16 @@ export interface MkfsXfsOptions {
 
 const OPTIONS = ["blockSize", "agCount", "label"];
 
-function refuse(device: BlockDevice, message: string): FsError {
-  return new FsError(EINVAL, `Cannot make a file system: ${message}`, {
-    syscall: "mkfs",
-    path: device?.name ?? "",
-  });
-}
-
 /** Checks what was asked for and works out the rest. */
-function geometry(device: BlockDevice, options: MkfsXfsOptions): XfsGeometry {
-  const fail = (message: string) => refuse(device, message);
-  if (!(device instanceof BlockDevice)) {
-    throw fail(`device ${device} is not a block device`);
-  }
-  for (const key of Object.keys(options)) {
-    if (!OPTIONS.includes(key)) throw fail(`unknown option "${key}"`);
-  }
-  const { blockSize = 4096, label = "" } = options;
-  const isSize = Number.isInteger(Math.log2(blockSize)) &&
-    blockSize >= MIN_BLOCKSIZE && blockSize <= MAX_BLOCKSIZE;
-  if (!isSize) {
-    throw fail(`blockSize ${blockSize} is not 512, 1024, 2048 or 4096`);
+function geometry(
+  call: Syscall,
+  device: BlockDevice,
+  options: MkfsXfsOptions,
+): XfsGeometry {
+  const fail = (message: string) => failure(call, EINVAL, message);
+  const { blockSize = 4096, agCount, label = "" } = options;
+  if (!BLOCK_SIZES.includes(blockSize)) {
+    throw fail(`blockSize ${show(blockSize)} is not 512, 1024, 2048 or 4096`);
   }
   const { logicalBlockSize } = device.limits;
   if (blockSize < logicalBlockSize) {
@@ -74,11 +61,14 @@ function geometry(device: BlockDevice, options: MkfsXfsOptions): XfsGeometry {
       `device of ${bytes} bytes is too small; it takes ${AG_MIN_BYTES}`,
     );
   }
-  if (new TextEncoder().encode(label).length > LABEL_MAX) {
-    throw fail(`label "${label}" is longer than ${LABEL_MAX} bytes`);
+  if (typeof label !== "string" || label.includes("\0")) {
+    throw fail(`label ${show(label)} is not text without NUL`);
   }
-  const agCount = options.agCount ?? defaultAgCount(bytes);
-  return divide(fail, blockSize, Math.floor(bytes / blockSize), agCount);
+  if (new TextEncoder().encode(label).length > LABEL_MAX) {
+    throw fail(`label ${show(label)} is longer than ${LABEL_MAX} bytes`);
+  }
+  const groups = agCount === undefined ? defaultAgCount(bytes) : agCount;
+  return divide(fail, blockSize, Math.floor(bytes / blockSize), groups);
 }
 
 function defaultAgCount(bytes: number): number {
@@ -96,7 +86,7 @@ function divide(
 ): XfsGeometry {
   const most = Math.floor(dblocks * blockSize / AG_MIN_BYTES);
   if (!Number.isInteger(agCount) || agCount < 1 || agCount > most) {
-    throw fail(`agCount ${agCount} is not a number from 1 to ${most}`);
+    throw fail(`agCount ${show(agCount)} is not a number from 1 to ${most}`);
   }
   const agBlocks = Math.ceil(dblocks / agCount);
   if (agBlocks * blockSize > AG_MAX_BYTES) {
@@ -120,33 +110,44 @@ function divide(
  * @param device Holds no mounted file system.
  * @param options Sizes and label.
  * @throws FsError EINVAL for an option that is not as described, or a device below
- *   16 MiB: the message says which value was wrong, and nothing is written. The
- *   device's errno if writing fails.
+ *   16 MiB: the message says which value was wrong, and nothing is written. EBUSY if
+ *   it is mounted. The device's errno if writing fails.
  */
 export async function mkfsXfs(
   device: BlockDevice,
   options: MkfsXfsOptions = {},
 ): Promise<void> {
-  const geo = geometry(device, options);
+  const call = deviceCall("mkfs", "make a file system on", device);
+  checkOptions(call, options, OPTIONS);
+  const geo = geometry(call, device, options);
+  if (!claimDevice(device)) throw failure(call, EBUSY, "it is in use");
+  try {
+    const error = await make(device, geo, options.label ?? "");
+    if (error < 0) throw failure(call, error, "it cannot be written");
+  } finally {
+    releaseDevice(device);
+  }
+}
+
+/** Writes a file system that has nothing but a root. */
+function make(
+  device: BlockDevice,
+  geo: XfsGeometry,
+  label: string,
+): Promise<number> {
   const mp = new XfsMount(
     device,
     new Mm(device.clock),
     xfsSuperOperations,
     geo,
-    options.label ?? "",
+    label,
     { allocsizeLog: null },
   );
   for (const ag of mp.ags) {
     ag.give(geo.headerBlocks, ag.blocks - geo.headerBlocks);
   }
   mp.countFree();
-  const error = await makeRoot(mp);
-  if (error < 0) {
-    throw new FsError(error, "Cannot write the new file system", {
-      syscall: "mkfs",
-      path: device.name,
-    });
-  }
+  return makeRoot(mp);
 }
 
 /** The root directory is the first inode of the first group. */

@@ -290,6 +290,15 @@ Deno.test("filemapRead() uses the valid part of a folio that is not uptodate", a
   assertEquals(file.log, ["r 0"]);
 });
 
+Deno.test("filemapRead() of a whole folio wants all of it uptodate", async () => {
+  const file = new FakeFile({ size: 4 * PAGE, blkbits: 10 });
+  await file.fill(0, 1, 9);
+  filemapLookup(file.mapping, 0)!.flags &= ~PG_UPTODATE;
+  file.partlyUptodate = () => true;
+  await file.open().read(0, PAGE);
+  assertEquals(file.log, ["r 0"]);
+});
+
 Deno.test("filemapRead() never uses a part when blocks are as large as folios", async () => {
   const file = new FakeFile({ size: 4 * PAGE });
   await file.fill(0, 1, 9);
@@ -414,6 +423,18 @@ Deno.test("filemapSampleWbErr() leaves an error that nobody has heard of to the 
   mappingSetError(mapping, -117);
   assertEquals(await fileWriteAndWaitRange(mapping, cursor, 0, 1), -117);
   assertEquals(await fileWriteAndWaitRange(mapping, cursor, 0, 1), 0);
+});
+
+Deno.test("fileWriteAndWaitRange() tells everyone of the same error when it happens again", async () => {
+  const { mapping } = new FakeFile();
+  const cursors = [{ wbErr: 0 }, { wbErr: 0 }];
+  for (let round = 0; round < 2; round++) {
+    mappingSetError(mapping, -EIO);
+    for (const cursor of cursors) {
+      assertEquals(await fileWriteAndWaitRange(mapping, cursor, 0, 1), -EIO);
+      assertEquals(await fileWriteAndWaitRange(mapping, cursor, 0, 1), 0);
+    }
+  }
 });
 
 Deno.test("filemapRangeNeedsWriteback() and filemapRangeHasPage() look at the range", async () => {

@@ -320,6 +320,19 @@ Deno.test("balanceDirtyPagesRatelimited() of a synchronous caller needs no other
   assert(mm.nrPages <= mm.limit);
 });
 
+Deno.test("balanceDirtyPagesRatelimited() writes the writer's own file first", async () => {
+  const mm = new Mm(new VirtualClock(), { memory: 2 ** 24 });
+  const [old, writer] = [1, 2].map(() => new FakeFile({ mm }));
+  await old!.fill(0, 9, 1);
+  await writer!.fill(0, mm.dirtyThresh, 1);
+  assertEquals(
+    await balanceDirtyPagesRatelimited(writer!.mapping, false),
+    0,
+  );
+  assertEquals(old!.log, []);
+  await mm.clock.sleep(10);
+});
+
 Deno.test("balanceDirtyPagesRatelimited() writes other files where the writer's own is clean", async () => {
   const mm = new Mm(new VirtualClock(), { memory: 2 ** 24 });
   const [old, young, writer] = [1, 2, 3].map(() => new FakeFile({ mm }));

@@ -71,6 +71,17 @@ Deno.test("pageCacheSyncRa() reads what is asked for when reads are random, more
   ]);
 });
 
+Deno.test("pageCacheSyncRa() goes by what is cached when another has read the file so far", async () => {
+  const file = new FakeFile({ size: 200 * PAGE });
+  const first = file.open();
+  first.ra.raPages = 0;
+  await first.read(0, 10 * PAGE);
+  await first.read(100 * PAGE, 10 * PAGE);
+  // From the very beginning counts twice.
+  assertEquals(await windows(file.open(), 10, 1), ["a 10+21"]);
+  assertEquals(await windows(file.open(), 110, 1), ["a 110+11"]);
+});
+
 Deno.test("pageCacheSyncRa() takes the largest window when a read is larger than it", async () => {
   const file = new FakeFile({ size: 2 ** 24, maxOrder: 9 });
   const reader = openWide(file);

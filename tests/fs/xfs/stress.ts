@@ -43,6 +43,7 @@ export interface Stack {
   clock: WatchedClock;
   nvme: NvmeDevice;
   prng: Prng;
+  seed: number;
 }
 
 /** What a round is made with. */
@@ -81,7 +82,7 @@ export async function runRound(
     await unlessHung(
       clock,
       mkfsXfs(nvme, { blockSize }).then(() =>
-        work({ clock, nvme, prng: new Prng(seed, "stress") })
+        work({ clock, nvme, seed, prng: new Prng(seed, "stress") })
       ),
     );
     assertEquals(warnings, []);

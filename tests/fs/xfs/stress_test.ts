@@ -19,9 +19,10 @@ import {
   SEEK_DATA,
   SEEK_HOLE,
 } from "../../../mod.ts";
-import type { Prng } from "../../../lib/prng.ts";
+import { Prng } from "../../../lib/prng.ts";
 import {
   ALL,
+  assertSameBytes,
   checkIdle,
   checkRange,
   checkWhole,
@@ -41,6 +42,7 @@ import {
 /** Rounds of each kind, and what one does: more of them take longer. */
 const ROUNDS = {
   sequential: { seeds: Number(Deno.env.get("SEEDS") ?? 1), ops: 150 },
+  concurrent: { seeds: Number(Deno.env.get("SEEDS") ?? 1), ops: 30 },
 };
 
 /** Every device with every size of block and of memory, each with seeds of its own. */
@@ -325,6 +327,276 @@ Deno.test.each(rounds(ROUNDS.sequential.seeds).map((r) => [nameOf(r), r]))(
     await runRound(
       round as Round,
       (stack) => sequential(stack, round as Round, ROUNDS.sequential.ops),
+    );
+  },
+);
+
+// Ranges of the concurrent rounds. No folio crosses a multiple of 2 MiB, so direct
+// writes never meet a folio that buffered ones have made dirty.
+const SHARED_END = 192 * KiB;
+const STRIPED = 512 * KiB;
+const STRIPE = 16 * KiB;
+const DIRECT = 2 * MiB;
+const DIRECT_END = 3 * MiB;
+const TAIL = 4 * MiB;
+
+/** One of the tasks of a concurrent round. */
+interface Task {
+  stack: Stack;
+  fs: Mount;
+  prng: Prng;
+  file: FsFile;
+  direct: FsFile;
+  ops: number;
+  unit: number;
+}
+
+/** Lets the others go on for a while, mostly. */
+async function pause({ prng, stack }: Task): Promise<void> {
+  if (prng.below(3) > 0) await stack.clock.sleep(prng.below(300_000));
+}
+
+/** Reads a range that nobody else writes. */
+async function checkOwn(
+  task: Task,
+  file: FsFile,
+  model: FileModel,
+  at: number,
+  len: number,
+): Promise<void> {
+  const data = new Uint8Array(len);
+  const n = await either(
+    task.prng.below(3) === 0,
+    () => file.readSync(data, { at }),
+    () => file.read(data, { at }),
+  );
+  assertEquals(n, len, `bytes read at ${at}+${len}`);
+  assertSameBytes(data, model.data.subarray(at, at + len), at, "own range");
+}
+
+/** Writes, punches and reads a range of its own that shares blocks with the next. */
+async function writer(task: Task, from: number, end: number): Promise<void> {
+  const { prng, file, ops } = task;
+  const model = new FileModel(end);
+  model.size = end;
+  for (let i = 0; i < ops; i++) {
+    const at = from + prng.below(end - from);
+    const len = 1 + prng.below(end - at);
+    const kind = prng.below(8);
+    if (kind < 4) {
+      const data = randomBytes(prng, len);
+      const dsync = prng.below(10) === 0;
+      const n = await either(
+        prng.below(3) === 0,
+        () => file.writeSync(data, { at, dsync }),
+        () => file.write(data, { at, dsync }),
+      );
+      assertEquals(n, len, "bytes written");
+      model.write(at, data);
+    } else if (kind < 6) {
+      const mode = FALLOC_FL_KEEP_SIZE |
+        (kind === 4 ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+      await file.fallocate(mode, at, len);
+      model.zero(at, len);
+    } else if (kind < 7) await file.advise("dontneed", at, len);
+    await checkOwn(task, file, model, at, len);
+    await pause(task);
+  }
+  await checkOwn(task, file, model, from, end - from);
+}
+
+/** Fills whole stripes with one value each. */
+async function stripeWriter(task: Task): Promise<void> {
+  const { prng, file, ops } = task;
+  for (let i = 0; i < ops; i++) {
+    const at = STRIPED + prng.below(4) * STRIPE;
+    const data = new Uint8Array(STRIPE).fill(prng.below(256));
+    assertEquals(await file.write(data, { at }), STRIPE);
+    await pause(task);
+  }
+}
+
+/** Never sees half of a write: it holds the lock shared, the writer has it alone. */
+async function stripeReader(task: Task): Promise<void> {
+  const { prng, file, ops } = task;
+  const data = new Uint8Array(STRIPE);
+  for (let i = 0; i < ops; i++) {
+    const at = STRIPED + prng.below(4) * STRIPE;
+    const n = await either(
+      prng.below(3) === 0,
+      () => file.readSync(data, { at }),
+      () => file.read(data, { at }),
+    );
+    assertEquals(n, STRIPE);
+    assertEquals(data.findIndex((b) => b !== data[0]), -1, `torn at ${at}`);
+    if (prng.below(4) === 0) await file.advise("dontneed", at, STRIPE);
+    await pause(task);
+  }
+}
+
+/** Direct reads and writes, many at once, in a range of its own. */
+async function directWriter(task: Task): Promise<void> {
+  const { prng, direct, file, ops, unit } = task;
+  const model = new FileModel(DIRECT_END);
+  model.size = DIRECT_END;
+  const chunk = 64 * KiB;
+  for (let i = 0; i < ops; i++) {
+    const inFlight: Promise<number>[] = [];
+    for (let at = DIRECT; at < DIRECT_END; at += chunk) {
+      if (prng.below(4) > 0) continue;
+      const from = at + unit * prng.below(chunk / unit);
+      const units = 1 + prng.below((at + chunk - from) / unit);
+      const data = randomBytes(prng, unit * units);
+      inFlight.push(direct.write(data, { at: from }));
+      model.write(from, data);
+    }
+    await Promise.all(inFlight);
+    const at = DIRECT + prng.below(8) * chunk;
+    await checkOwn(task, prng.below(4) === 0 ? file : direct, model, at, chunk);
+    if (prng.below(6) === 0) {
+      const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+      await direct.fallocate(mode, at, chunk);
+      model.zero(at, chunk);
+    }
+    await pause(task);
+  }
+  const len = DIRECT_END - DIRECT;
+  await checkOwn(task, direct, model, DIRECT, len);
+}
+
+/** Moves the end of the file, and writes there. */
+async function truncater(task: Task): Promise<void> {
+  const { prng, file, ops } = task;
+  const model = new FileModel(2 * TAIL);
+  model.size = TAIL;
+  for (let i = 0; i < ops; i++) {
+    if (prng.below(2) === 0) {
+      const size = TAIL + prng.below(300 * KiB);
+      await either(
+        prng.below(3) === 0,
+        () => file.truncateSync(size),
+        () => file.truncate(size),
+      );
+      model.truncate(size);
+    } else {
+      const at = TAIL + prng.below(300 * KiB);
+      const data = randomBytes(prng, 1 + prng.below(50 * KiB));
+      const n = await file.write(data, { at });
+      assertEquals(n, data.length);
+      model.write(at, data);
+    }
+    assertEquals((await file.stat()).size, model.size);
+    await pause(task);
+    await checkRange(file, model, TAIL, MiB, prng.below(3) === 0, "tail");
+  }
+}
+
+/** Syncs in every way; nothing fails. */
+async function syncer(task: Task): Promise<void> {
+  const { prng, file, fs, ops } = task;
+  for (let i = 0; i < ops; i++) {
+    const kind = prng.below(6);
+    if (kind === 0) await file.sync();
+    else if (kind === 1) await file.syncData();
+    else if (kind === 2) await fs.sync();
+    else if (kind === 3) await file.syncRange(0, 0, prng.below(8));
+    else if (kind === 4) await file.fiemap({ sync: true });
+    else await either(true, () => file.syncSync(), () => file.sync());
+    await pause(task);
+  }
+}
+
+/** Makes, writes, links and removes files beside. */
+async function namer(task: Task): Promise<void> {
+  const { prng, fs, ops } = task;
+  for (let i = 0; i < ops; i++) {
+    const path = `/n${prng.below(3)}`;
+    {
+      using file = await fs.open(path, { ...ALL, truncate: true });
+      const data = randomBytes(prng, 1 + prng.below(80 * KiB));
+      await file.write(data);
+      await pause(task);
+      const model = new FileModel(data.length);
+      model.write(0, data);
+      await checkWhole(file, model, path);
+    }
+    if (prng.below(2) === 0) await fs.unlink(path);
+    else await fs.rename(path, `/n${prng.below(3)}`);
+    await pause(task);
+  }
+}
+
+async function concurrent(
+  stack: Stack,
+  { blockSize, memory }: Round,
+  ops: number,
+): Promise<void> {
+  const { seed } = stack;
+  const fs = await mounted(stack, memory);
+  const fresh = fs.statfs().blocksFree;
+  const file = await fs.open("/f", ALL);
+  const direct = await fs.open("/f", { ...ALL, direct: true });
+  await file.truncate(TAIL);
+  let stream = 0;
+  const task = (): Task => ({
+    stack,
+    fs,
+    file,
+    direct,
+    ops,
+    prng: new Prng(seed, `task ${stream++}`),
+    unit: stack.prng.below(2) === 0 ? 512 : blockSize,
+  });
+  const middle = 1 + stack.prng.below(SHARED_END - 1);
+  await allOf([
+    writer(task(), 0, middle),
+    writer(task(), middle, SHARED_END),
+    stripeWriter(task()),
+    stripeReader(task()),
+    directWriter(task()),
+    truncater(task()),
+    syncer(task()),
+    namer(task()),
+  ]);
+  await file.sync();
+  checkIdle(fs.superBlock);
+  const expected = await contents(file);
+  file.close();
+  direct.close();
+  await unmounted(fs);
+
+  const again = await mounted(stack, memory);
+  {
+    using reopened = await again.open("/f");
+    assertSameBytes(await contents(reopened), expected, 0, "after remount");
+  }
+  const names = await Array.fromAsync(again.readDir("/"));
+  for (const { name } of names) await again.unlink(`/${name}`);
+  await again.sync();
+  assertEquals(again.statfs().blocksFree, fresh, "free blocks at the end");
+  await unmounted(again);
+}
+
+/** Waits for all, whichever fails: none may go on in the next test. */
+async function allOf(tasks: Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(tasks)) {
+    if (result.status === "rejected") throw result.reason;
+  }
+}
+
+async function contents(file: FsFile): Promise<Uint8Array> {
+  const { size } = await file.stat();
+  const data = new Uint8Array(size);
+  assertEquals(await file.read(data, { at: 0 }), size);
+  return data;
+}
+
+Deno.test.each(rounds(ROUNDS.concurrent.seeds).map((r) => [nameOf(r), r]))(
+  "eight tasks on one file each find what they wrote, $0",
+  async (_name, round) => {
+    await runRound(
+      round as Round,
+      (stack) => concurrent(stack, round as Round, ROUNDS.concurrent.ops),
     );
   },
 );
