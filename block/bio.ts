@@ -11,6 +11,7 @@
  * @module
  */
 
+import { EFAULT, FsError, show } from "../lib/errno.ts";
 import { andThenWith, type MaybePromise } from "../lib/maybe-promise.ts";
 import { Completion } from "../lib/wait.ts";
 import { submitBioDetached } from "./blk-core.ts";
@@ -88,8 +89,12 @@ export class Bio {
    * (kernel: `bio_add_page`).
    *
    * @returns False if the bio is full: 256 segments, or 2^32 - 1 bytes.
+   * @throws {FsError} EFAULT if it does not lie within `data`.
    */
   addData(data: Uint8Array, offset: number, len: number): boolean {
+    if (!(offset >= 0 && len >= 0 && offset + len <= data.length)) {
+      throw outside(data, offset, len);
+    }
     if (this.size + len > 0xffff_fe00) return false;
     const n = this.vecs.length;
     if (n > 0) {
@@ -105,6 +110,16 @@ export class Bio {
     this.size += len;
     return true;
   }
+}
+
+function outside(data: Uint8Array, offset: number, len: number): FsError {
+  return new FsError(
+    EFAULT,
+    `${show(len)} bytes from ${
+      show(offset)
+    } on do not lie within a buffer of ` +
+      `${data.length} bytes`,
+  );
 }
 
 /** Takes `bytes` off the front (kernel: `bio_advance`). */

@@ -24,6 +24,7 @@ import {
   REQ_OP_WRITE,
   REQ_OP_WRITE_ZEROES,
   REQ_PREFLUSH,
+  SECTOR_SIZE,
 } from "./blk-types.ts";
 import { BLK_FEAT_NOWAIT, type BlockDevice } from "./blkdev.ts";
 
@@ -45,9 +46,7 @@ export function submitBio(bio: Bio): void {
     status = checkFlagsAndOp(bio, op);
     // A flush of a device that has nothing to flush is done.
     if (status === DONE) return bioEndIo(bio);
-  } else if (size > 0 && pastEnd(bdev, bio.sector, size)) {
-    status = BLK_STS_IOERR;
-  }
+  } else if (size !== 0 && !onDevice(bdev, bio)) status = BLK_STS_IOERR;
   if (status !== BLK_STS_OK) bioEndWith(bio, status);
   else submitBioNoacctNocheck(bio);
 }
@@ -55,9 +54,13 @@ export function submitBio(bio: Bio): void {
 /** Beside the statuses: nothing is left to do. */
 const DONE = -1;
 
-function pastEnd(bdev: BlockDevice, sector: number, size: number): boolean {
+/** Whether a range is one, and ends where the device does or before (kernel:
+ * `bio_check_eod`, whose sectors cannot but be whole numbers from 0 on). */
+function onDevice(bdev: BlockDevice, bio: Bio): boolean {
+  const { sector, size } = bio;
   // By subtraction: a sum could leave the exact integers.
-  return sector > bdev.nrSectors - (size >>> 9);
+  return sector >= 0 && sector <= bdev.nrSectors - size / SECTOR_SIZE &&
+    Math.floor(sector) === sector && Math.floor(size) === size && size > 0;
 }
 
 /** The checks in the kernel's order, which decides between two errors. */
@@ -69,7 +72,7 @@ function checkFlagsAndOp(bio: Bio, op: number): number {
   ) {
     return BLK_STS_NOTSUPP;
   }
-  if (bio.size > 0 && pastEnd(bdev, bio.sector, bio.size)) return BLK_STS_IOERR;
+  if (bio.size !== 0 && !onDevice(bdev, bio)) return BLK_STS_IOERR;
   if ((bio.opf & (REQ_FUA | REQ_PREFLUSH)) !== 0) {
     if (op !== REQ_OP_WRITE) return BLK_STS_IOERR;
     if (!bdev.writeCache) {

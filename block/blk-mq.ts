@@ -240,8 +240,8 @@ export function blkMqFinishRequest(rq: Request, status: number): void {
   const { device, stats } = hctx.queue;
   const now = device.clock.now();
   const group = opIsWrite(rq.opf) ? stats.write : stats.read;
-  // An empty flush is counted as the FLUSH that it causes.
-  if (rq.size > 0) stats.account(group, rq.size, now - rq.startTime);
+  // An empty flush counts, beside the FLUSH that it causes, as a write of nothing.
+  stats.account(group, rq.size, now - rq.startTime);
   stats.end(now);
   const bio = rq.bio!;
   rq.bio = null;

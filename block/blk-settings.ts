@@ -9,6 +9,7 @@
 import { SECTOR_SIZE } from "./blk-types.ts";
 import {
   BLK_FEAT_FUA,
+  BLK_FEAT_NOWAIT,
   BLK_FEAT_WRITE_CACHE,
   type QueueLimits,
 } from "./blkdev.ts";
@@ -56,7 +57,8 @@ export function blkValidateLimits(
   given: Partial<QueueLimits>,
 ): QueueLimits | BadLimit {
   const lim: QueueLimits = { ...NONE, ...given };
-  const bad = validateBlockSizes(lim) ?? validateSectors(lim) ??
+  const bad = validateNumbers(lim) ?? validateBlockSizes(lim) ??
+    validateSectors(lim) ??
     validateSegments(lim);
   if (bad !== null) return bad;
   if ((lim.features & BLK_FEAT_WRITE_CACHE) === 0) {
@@ -85,6 +87,16 @@ const NONE: QueueLimits = {
 
 function bad(lim: QueueLimits, field: keyof QueueLimits): BadLimit {
   return new BadLimit(field, lim[field]);
+}
+
+/** The kernel's are unsigned integers. */
+function validateNumbers(lim: QueueLimits): BadLimit | null {
+  for (const field of Object.keys(NONE) as (keyof QueueLimits)[]) {
+    if (!Number.isSafeInteger(lim[field]) || lim[field] < 0) {
+      return bad(lim, field);
+    }
+  }
+  return null;
 }
 
 function isPowerOfTwo(n: number): boolean {
@@ -141,4 +153,147 @@ function validateSegments(lim: QueueLimits): BadLimit | null {
   lim.dmaAlignment ||= SECTOR_SIZE - 1;
   if (lim.dmaAlignment > PAGE_SIZE - 1) return bad(lim, "dmaAlignment");
   return null;
+}
+
+/** Limits of a device that lies over others. */
+export interface StackedLimits extends QueueLimits {
+  /** Bytes from its start to where physical blocks below begin (kernel:
+   * `alignment_offset`). */
+  alignmentOffset: number;
+  /** Whether blocks of the devices below do not line up with it or with each
+   * other (kernel: `BLK_FLAG_MISALIGNED`). */
+  misaligned: boolean;
+}
+
+/**
+ * Limits that a stacked device begins with: none but those of the devices that
+ * {@linkcode blkStackLimits} adds (kernel: `blk_set_stacking_limits`).
+ *
+ * @param features What the device can do if all below it can.
+ */
+export function blkSetStackingLimits(features: number): StackedLimits {
+  return {
+    ...NONE,
+    features,
+    logicalBlockSize: SECTOR_SIZE,
+    physicalBlockSize: SECTOR_SIZE,
+    ioMin: SECTOR_SIZE,
+    maxHwSectors: UINT_MAX,
+    maxSectors: UINT_MAX,
+    maxSegments: 0xffff,
+    maxSegmentSize: UINT_MAX,
+    segBoundaryMask: BLK_SEG_BOUNDARY_MASK,
+    dmaAlignment: SECTOR_SIZE - 1,
+    maxWriteZeroesSectors: UINT_MAX,
+    alignmentOffset: 0,
+    misaligned: false,
+  };
+}
+
+/**
+ * Narrows a stacked device's limits to what one more device below it can do
+ * (kernel: `blk_stack_limits`). What does not line up is repaired, as the kernel
+ * does it.
+ *
+ * @param t The stacked device's, changed.
+ * @param b The lower device's.
+ * @param start Where in the lower device it begins, sectors.
+ * @returns Whether the two line up (kernel: 0 or -1); if not, `t.misaligned` is set.
+ */
+export function blkStackLimits(
+  t: StackedLimits,
+  b: QueueLimits | StackedLimits,
+  start: number,
+): boolean {
+  t.features |= b.features & (BLK_FEAT_WRITE_CACHE | BLK_FEAT_FUA);
+  if ((b.features & BLK_FEAT_NOWAIT) === 0) t.features &= ~BLK_FEAT_NOWAIT;
+  for (const field of MIN_NOT_ZERO) t[field] = minNotZero(t[field], b[field]);
+  t.maxWriteZeroesSectors = Math.min(
+    t.maxWriteZeroesSectors,
+    b.maxWriteZeroesSectors,
+  );
+  const alignment = alignmentOffsetAt(b, start);
+  let aligned = linesUp(t, b, alignment);
+  for (const field of MAX) t[field] = Math.max(t[field], b[field]);
+  t.ioOpt = lcmNotZero(t.ioOpt, b.ioOpt);
+  t.chunkSectors = gcd(t.chunkSectors, b.chunkSectors);
+  if (!repairMultiples(t)) aligned = false;
+  t.alignmentOffset = lcmNotZero(t.alignmentOffset, alignment) %
+    Math.max(t.physicalBlockSize, t.ioMin);
+  if ((t.alignmentOffset & (t.logicalBlockSize - 1)) !== 0) aligned = false;
+  const lbSectors = t.logicalBlockSize / SECTOR_SIZE;
+  t.maxSectors -= t.maxSectors % lbSectors;
+  t.maxHwSectors -= t.maxHwSectors % lbSectors;
+  if (!aligned || ("misaligned" in b && b.misaligned)) t.misaligned = true;
+  return aligned;
+}
+
+/** Fields of which the smallest counts, 0 being none. */
+const MIN_NOT_ZERO = [
+  "maxSectors",
+  "maxUserSectors",
+  "maxHwSectors",
+  "segBoundaryMask",
+  "virtBoundaryMask",
+  "maxSegments",
+  "maxSegmentSize",
+] as const;
+
+/** Fields of which the largest counts. */
+const MAX = [
+  "logicalBlockSize",
+  "physicalBlockSize",
+  "ioMin",
+  "dmaAlignment",
+] as const;
+
+function minNotZero(a: number, b: number): number {
+  return a === 0 || b === 0 ? a + b : Math.min(a, b);
+}
+
+function gcd(a: number, b: number): number {
+  return b === 0 ? a : gcd(b, a % b);
+}
+
+function lcmNotZero(a: number, b: number): number {
+  return a === 0 || b === 0 ? a + b : a / gcd(a, b) * b;
+}
+
+/** Where the first aligned block begins behind a sector, bytes (kernel:
+ * `queue_limit_alignment_offset`). */
+function alignmentOffsetAt(
+  lim: QueueLimits | StackedLimits,
+  sector: number,
+): number {
+  const granularity = Math.max(lim.physicalBlockSize, lim.ioMin);
+  const offset = "alignmentOffset" in lim ? lim.alignmentOffset : 0;
+  const past = sector % (granularity / SECTOR_SIZE) * SECTOR_SIZE;
+  return (granularity + offset - past) % granularity;
+}
+
+/** Whether the larger blocks begin where smaller ones do. */
+function linesUp(t: StackedLimits, b: QueueLimits, alignment: number): boolean {
+  if (t.alignmentOffset === alignment) return true;
+  const top = Math.max(t.physicalBlockSize, t.ioMin) + t.alignmentOffset;
+  const bottom = Math.max(b.physicalBlockSize, b.ioMin) + alignment;
+  return Math.max(top, bottom) % Math.min(top, bottom) === 0;
+}
+
+/** Gives up what is no multiple of the physical block.
+ * @returns Whether all were. */
+function repairMultiples(t: StackedLimits): boolean {
+  let whole = true;
+  if (t.ioMin % t.physicalBlockSize !== 0) {
+    t.ioMin = t.physicalBlockSize;
+    whole = false;
+  }
+  if (t.ioOpt % t.physicalBlockSize !== 0) {
+    t.ioOpt = 0;
+    whole = false;
+  }
+  if (t.chunkSectors % (t.physicalBlockSize / SECTOR_SIZE) !== 0) {
+    t.chunkSectors = 0;
+    whole = false;
+  }
+  return whole;
 }

@@ -27,8 +27,6 @@ import {
   ETOOMANYREFS,
 } from "../lib/errno.ts";
 
-/** Shift from bytes to 512-byte sectors. */
-export const SECTOR_SHIFT = 9;
 /** Bytes of a sector, whatever the logical block size. */
 export const SECTOR_SIZE = 512;
 

@@ -7,7 +7,7 @@
  */
 
 import type { Clock } from "../lib/clock.ts";
-import { EINVAL, EOPNOTSUPP } from "../lib/errno.ts";
+import { EINVAL, EIO, EOPNOTSUPP } from "../lib/errno.ts";
 import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
 import {
   Bio,
@@ -112,17 +112,21 @@ export function blkdevIssueFlush(bdev: BlockDevice): MaybePromise<number> {
  * Zeroes a range of sectors, by command where the device has one
  * (kernel: `blkdev_issue_zeroout`).
  *
- * @returns 0; -EINVAL if the range is not aligned to logical blocks; else the
- *   negative errno of the first bio that failed.
+ * @returns 0; -EINVAL if the range is none, or not aligned to logical blocks; -EIO
+ *   if it passes the device's end; else the negative errno of the first bio that
+ *   failed.
  */
 export function blkdevIssueZeroout(
   bdev: BlockDevice,
   sector: number,
   nrSectors: number,
 ): MaybePromise<number> {
+  if (!(Number.isSafeInteger(sector) && sector >= 0)) return -EINVAL;
+  if (!(Number.isSafeInteger(nrSectors) && nrSectors >= 0)) return -EINVAL;
   const mask = bdev.limits.logicalBlockSize / SECTOR_SIZE - 1;
   if (((sector & mask) | (nrSectors & mask)) !== 0) return -EINVAL;
   if (nrSectors === 0) return 0;
+  if (nrSectors > bdev.nrSectors - sector) return -EIO;
   if (bdev.limits.maxWriteZeroesSectors === 0) {
     return zeroRange(bdev, sector, nrSectors, writeZeroPages);
   }
@@ -137,6 +141,9 @@ export function blkdevIssueZeroout(
   );
 }
 
+/** Sectors that a bio can hold: its bytes are 32 bits (kernel:
+ * `bio_write_zeroes_limit`). */
+const BIO_MAX_SECTORS = 2 ** 23 - 1;
 /** Memory that stays zero. */
 const ZEROES = new Uint8Array(65536);
 
@@ -145,8 +152,9 @@ type NextBio = (bdev: BlockDevice, nrSectors: number) => Bio;
 
 function writeZeroes(bdev: BlockDevice, nrSectors: number): Bio {
   const bio = new Bio(bdev, REQ_OP_WRITE_ZEROES);
-  const max = bdev.limits.maxWriteZeroesSectors;
-  bio.size = Math.min(nrSectors, max) * SECTOR_SIZE;
+  const { logicalBlockSize, maxWriteZeroesSectors } = bdev.limits;
+  const most = BIO_MAX_SECTORS & -(logicalBlockSize / SECTOR_SIZE);
+  bio.size = Math.min(nrSectors, maxWriteZeroesSectors, most) * SECTOR_SIZE;
   return bio;
 }
 

@@ -17,7 +17,14 @@ export {
   type Request,
   RequestQueue,
 } from "./blk-mq.ts";
-export { BadLimit, blkValidateLimits } from "./blk-settings.ts";
+export {
+  BadLimit,
+  blkSetStackingLimits,
+  blkStackLimits,
+  blkValidateLimits,
+  type StackedLimits,
+} from "./blk-settings.ts";
 export * from "./blk-types.ts";
 export * from "./blkdev.ts";
+export * from "./dm/mod.ts";
 export { DiskStats, type StatGroup } from "./part-stat.ts";

@@ -45,12 +45,14 @@ export function vfsFadvise(
   switch (advice) {
     case "normal":
       file.ra.raPages = file.inode.sb.bdev.bdi.raPages;
+      file.ra.random = false;
       return 0;
     case "random":
-      file.ra.raPages = 0;
+      file.ra.random = true;
       return 0;
     case "sequential":
       file.ra.raPages = 2 * file.inode.sb.bdev.bdi.raPages;
+      file.ra.random = false;
       return 0;
     case "dontneed":
       return dontNeed(file, offset, last);

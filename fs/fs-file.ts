@@ -258,7 +258,7 @@ export class FsFile implements Disposable, AsyncDisposable {
       this.#position.lock(),
       () => vfsLlseek(file, offset, whence),
     );
-    return andThen(sought, (pos) => {
+    return this.#hold(sought, (pos) => {
       this.#position.unlock();
       if (pos >= 0) return pos;
       throw failure(call, pos, `offset ${offset}, whence ${show(whence)}`);
@@ -538,9 +538,19 @@ export class FsFile implements Disposable, AsyncDisposable {
     result: MaybePromise<number>,
     detail = "",
   ): MaybePromise<void> {
-    return andThen(result, (error) => {
+    return this.#hold(result, (error) => {
       if (error < 0) throw failure(call, error, detail);
     });
+  }
+
+  /** Ends a call that is no read or write; the file stays open until then. */
+  #hold<R>(
+    result: MaybePromise<number>,
+    end: (result: number) => R,
+  ): MaybePromise<R> {
+    if (!(result instanceof Promise)) return end(result);
+    this.#inFlight++;
+    return result.then(end).finally(() => this.#landed());
   }
 
   /** Parses the options of a read or write into `RWF_*` and `parsedAt`. */

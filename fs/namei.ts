@@ -152,23 +152,24 @@ function lookup(parent: Dentry, name: string): MaybePromise<Dentry | number> {
   const dir = parent.inode!;
   return andThen(inodeLock(dir, false), (error) => {
     if (error < 0) return error;
-    return andThen(lookupLocked(parent, name), (dentry) => {
+    return andThen(lookupLocked(parent, dir, name), (dentry) => {
       inodeUnlock(dir, false);
       return dentry;
     });
   });
 }
 
-/** The same under the directory's lock (kernel: `lookup_one_qstr_excl`). */
+/** The same under the lock of `dir`, the directory (kernel: `lookup_one_qstr_excl`). */
 function lookupLocked(
   parent: Dentry,
+  dir: Inode,
   name: string,
 ): MaybePromise<Dentry | number> {
+  // It may have been removed while its lock was waited for, and made anew.
+  if (parent.inode !== dir || (dir.flags & S_DEAD) !== 0) return -ENOENT;
   const cached = parent.children?.get(name);
   if (cached !== undefined) return cached;
   if (byteLength(name, NAME_MAX) > NAME_MAX) return -ENAMETOOLONG;
-  const dir = parent.inode;
-  if (dir === null || (dir.flags & S_DEAD) !== 0) return -ENOENT;
   if (dir.iop.lookup === undefined) return -ENOTDIR;
   return andThen(dir.iop.lookup(dir, name), (inode) => {
     if (typeof inode === "number" && inode !== -ENOENT) return inode;
@@ -209,13 +210,11 @@ function withName<T>(
   // Gone since the walk: a wait came between.
   const dir = end.parent.inode;
   if (dir === null) return -ENOENT;
-  return withLocks([dir], () => {
-    if ((dir.flags & S_DEAD) !== 0) return -ENOENT;
-    return andThen(
-      lookupLocked(end.parent, end.last),
+  return withLocks([dir], () =>
+    andThen(
+      lookupLocked(end.parent, dir, end.last),
       (dentry) => typeof dentry === "number" ? dentry : work(dir, dentry),
-    );
-  });
+    ));
 }
 
 /** The call waits for an inode that it was the last to hold, if it can wait. */
@@ -424,6 +423,13 @@ export function vfsRmdir(sb: SuperBlock, path: string): MaybePromise<number> {
   });
 }
 
+/** A directory that was removed is dead before its lock is given back: whoever
+ * waits for it makes nothing in it. */
+function markDead(victim: Inode, error: number): number {
+  if (error === 0 && isDir(victim)) victim.flags |= S_DEAD;
+  return error;
+}
+
 /** Kernel: `vfs_unlink`, `vfs_rmdir`. */
 function removeName(end: PathEnd, asDirectory: boolean): MaybePromise<number> {
   const { sb } = end.parent.inode!;
@@ -435,18 +441,16 @@ function removeName(end: PathEnd, asDirectory: boolean): MaybePromise<number> {
     const refused = mayDelete(victim, asDirectory);
     if (refused !== 0) return refused;
     const { iop } = dir;
-    const removed = withLocks(
-      [victim],
-      () =>
-        (asDirectory
-          ? iop.rmdir?.(dir, end.last, victim)
-          : iop.unlink?.(dir, end.last, victim)) ?? -EPERM,
-    );
+    const removed = withLocks([victim], () => {
+      const done = (asDirectory
+        ? iop.rmdir?.(dir, end.last, victim)
+        : iop.unlink?.(dir, end.last, victim)) ?? -EPERM;
+      return andThen(done, (error) =>
+        markDead(victim, error));
+    });
     return andThen(removed, (error) => {
-      if (error !== 0) return error;
-      if (asDirectory) victim.flags |= S_DEAD;
-      gone = sb.dcache.delete(dentry);
-      return 0;
+      if (error === 0) gone = sb.dcache.delete(dentry);
+      return error;
     });
   });
   return andThen(removed, (error) => error !== 0 ? error : afterIput(sb, gone));
@@ -559,11 +563,10 @@ function renameLocked(
   else if (dAncestor(to.parent, from.parent) !== null) dirs = [newDir, oldDir];
   let gone: MaybePromise<void>;
   const renamed = withLocks(dirs, () => {
-    if (((oldDir.flags | newDir.flags) & S_DEAD) !== 0) return -ENOENT;
-    return andThen(lookupLocked(from.parent, from.last), (source) => {
+    return andThen(lookupLocked(from.parent, oldDir, from.last), (source) => {
       if (typeof source === "number") return source;
       if (source.inode === null) return -ENOENT;
-      return andThen(lookupLocked(to.parent, to.last), (target) => {
+      return andThen(lookupLocked(to.parent, newDir, to.last), (target) => {
         if (typeof target === "number") return target;
         const refused = mayRename(source, target, from, to);
         if (refused !== 0) return refused;
@@ -611,16 +614,17 @@ function renameInode(
   const inode = source.inode!;
   const oldDir = from.parent.inode!;
   const newDir = to.parent.inode!;
-  const locks = victim === null ? [inode] : [inode, victim];
+  const locks = victim === null ? [] : [victim];
+  // A directory that stays in its parent does not change. Its lock could be held by
+  // a rename between it and the victim, as that takes them in the other order.
+  if (!isDir(inode) || oldDir !== newDir) locks.push(inode);
   // Names of the same two files can be renamed in two directories at once.
   locks.sort((a, b) => a.ino - b.ino);
-  const renamed = withLocks(
-    locks,
-    () => oldDir.iop.rename!(oldDir, from.last, inode, newDir, to.last, victim),
-  );
-  return andThen(renamed, (error) => {
-    if (error === 0 && victim !== null && isDir(victim)) victim.flags |= S_DEAD;
-    return error;
+  const { iop } = oldDir;
+  return withLocks(locks, () => {
+    const done = iop.rename!(oldDir, from.last, inode, newDir, to.last, victim);
+    if (victim === null) return done;
+    return andThen(done, (error) => markDead(victim, error));
   });
 }
 

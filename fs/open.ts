@@ -13,6 +13,7 @@ import {
   EISDIR,
   ENODEV,
   EOPNOTSUPP,
+  EROFS,
   ETXTBSY,
 } from "../lib/errno.ts";
 import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
@@ -110,11 +111,12 @@ function setSize(inode: Inode, size: number): MaybePromise<number> {
 }
 
 /** Truncates by name (kernel: `vfs_truncate`): -EISDIR for a directory, -EINVAL for
- * anything else that is not a regular file, else as {@linkcode doTruncate}. */
+ * anything else that is not a regular file, -EROFS, else as {@linkcode doTruncate}. */
 export function vfsTruncate(inode: Inode, size: number): MaybePromise<number> {
   if (size < 0) return -EINVAL;
   if (isDir(inode)) return -EISDIR;
   if (!isReg(inode)) return -EINVAL;
+  if (inode.sb.readOnly) return -EROFS;
   return doTruncate(inode, size);
 }
 

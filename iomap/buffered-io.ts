@@ -769,12 +769,10 @@ function iomapWriteEnd(w: FolioWrite, copied: number): boolean {
     return iomapWriteEndInline(iter, srcmap, folio, copied);
   }
   // What was read of the blocks skipped the part that was to be copied.
-  if (copied < bytes && !folio.uptodate) return false;
+  if (copied < bytes && (copied === 0 || !folio.uptodate)) return false;
   iomapSetRangeUptodate(inode, folio, offset, bytes);
   const ifs = folioState(folio);
-  if (ifs !== null && copied > 0) {
-    ifsSetRangeDirty(ifs, inode.blkbits, offset, copied);
-  }
+  if (ifs !== null) ifsSetRangeDirty(ifs, inode.blkbits, offset, copied);
   filemapDirtyFolio(inode.mapping, folio);
   return true;
 }
@@ -1418,7 +1416,7 @@ function writepagesFolioEnd(error: number, walk: WritepagesWalk): boolean {
 
 function writepagesEnd(_: void, walk: WritepagesWalk): MaybePromise<number> {
   const { wpc } = walk;
-  const error = walk.folios.error || walk.error;
+  const { error } = walk.folios;
   return wpc.wbCtx === null ? error : wpc.ops.writebackSubmit(wpc, error);
 }
 

@@ -47,7 +47,7 @@ import {
 import type { IovIter } from "../lib/iov-iter.ts";
 import { andThenWith, type MaybePromise } from "../lib/maybe-promise.ts";
 import { WaitQueue } from "../lib/wait.ts";
-import { mappingSetError } from "../mm/address-space.ts";
+import { errseqSet } from "../mm/errseq.ts";
 import {
   filemapRangeHasPage,
   filemapRangeNeedsWriteback,
@@ -222,7 +222,11 @@ function dioEnded(ret: number, dio: IomapDio): MaybePromise<number> {
 }
 
 function dioInvalidated(error: number, dio: IomapDio): MaybePromise<number> {
-  if (error !== 0) mappingSetError(dio.iocb.mapping, -EIO);
+  if (error !== 0) {
+    // For fsync alone: no writeback has failed, so AS_EIO stays clear.
+    const { mapping } = dio.iocb;
+    mapping.wbErr = errseqSet(mapping.wbErr, -EIO);
+  }
   return dioEnd(dio);
 }
 

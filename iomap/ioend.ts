@@ -338,7 +338,8 @@ export function iomapIoendTryMerge(
     n++;
   }
   if (n === 0) return;
-  (ioend.merged ??= []).push(...list.splice(0, n));
+  const taken = list.splice(0, n);
+  ioend.merged = ioend.merged === null ? taken : ioend.merged.concat(taken);
 }
 
 /** Sorts by file offset, in place (kernel: `iomap_sort_ioends`). */

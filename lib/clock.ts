@@ -14,6 +14,8 @@
  * @module
  */
 
+import { EINVAL, FsError, show } from "./errno.ts";
+
 /** One microsecond in nanoseconds. */
 export const USEC = 1_000;
 /** One millisecond in nanoseconds. */
@@ -33,6 +35,7 @@ export interface Clock {
    * order in which they were added.
    *
    * @param time Absolute, nanoseconds. A time that has passed means now.
+   * @throws {FsError} EINVAL if it is no number, or never comes.
    */
   at<T>(time: number, fn: (arg: T) => void, arg: T): EventId;
   /**
@@ -54,7 +57,9 @@ export interface Clock {
   /** Whether the caller is in such a stretch. */
   readonly inSync: boolean;
   /**
-   * Runs events in place until `done()` holds or none is left.
+   * Runs events in place until `done()` holds or none is left that could bring it
+   * about: the end of a {@linkcode Clock.sleep} could not, as the task that slept
+   * goes on only after the caller.
    *
    * @returns What `done()` says at the end.
    */
@@ -64,6 +69,13 @@ export interface Clock {
 type Callback = (arg: unknown) => void;
 
 const SLOT_BITS = 2 ** 22;
+
+// Kinds of events.
+/** Neither moves time nor keeps the process alive. */
+const BACKGROUND = 0;
+/** Settles a promise and does nothing else. */
+const WAKEUP = 1;
+const WORK = 2;
 
 /** A 4-ary heap ordered by (time, insertion), with cancellation by tag. */
 class EventHeap {
@@ -76,25 +88,27 @@ class EventHeap {
   #fns: (Callback | null)[] = [];
   #args: unknown[] = [];
   #generations: number[] = [];
-  #background: boolean[] = [];
+  #kinds: number[] = [];
   #free: number[] = [];
   /** Events that may move time. */
   foreground = 0;
+  /** Those among them that do more than let a task go on. */
+  work = 0;
 
   /** Adds an event; see {@linkcode Clock.at}. */
   push(
     time: number,
     fn: Callback,
     arg: unknown,
-    background: boolean,
+    kind: number,
   ): EventId {
     const slot = this.#free.pop() ?? this.#fns.length;
     this.#fns[slot] = fn;
     this.#args[slot] = arg;
-    this.#background[slot] = background;
+    this.#kinds[slot] = kind;
     const generation = (this.#generations[slot] ?? 0) + 1;
     this.#generations[slot] = generation;
-    if (!background) this.foreground++;
+    this.#count(kind, 1);
     if (this.#size === this.#times.length) this.#grow();
     this.#siftUp(this.#size++, time, this.#seq++, slot);
     return generation * SLOT_BITS + slot;
@@ -107,7 +121,7 @@ class EventHeap {
     if (this.#fns[slot] === null) return;
     this.#fns[slot] = null;
     this.#args[slot] = undefined;
-    if (!this.#background[slot]) this.foreground--;
+    this.#count(this.#kinds[slot]!, -1);
   }
 
   /** Time of the first live event, or Infinity. */
@@ -123,9 +137,14 @@ class EventHeap {
     const slot = this.#removeFirst();
     const fn = this.#fns[slot]!;
     const arg = this.#args[slot];
-    if (!this.#background[slot]) this.foreground--;
+    this.#count(this.#kinds[slot]!, -1);
     this.#release(slot);
     fn(arg);
+  }
+
+  #count(kind: number, by: number): void {
+    if (kind !== BACKGROUND) this.foreground += by;
+    if (kind === WORK) this.work += by;
   }
 
   #release(slot: number): void {
@@ -205,6 +224,12 @@ class EventHeap {
   }
 }
 
+/** One event at such a time would take the clock there for ever. */
+function checkTime(time: number): number {
+  if (typeof time === "number" && time < Infinity) return time;
+  throw new FsError(EINVAL, `Cannot wait until ${show(time)}`);
+}
+
 /** What both clocks share: the queue of what is due, and synchronous stretches. */
 export abstract class EventClock implements Clock {
   readonly #events = new EventHeap();
@@ -224,6 +249,11 @@ export abstract class EventClock implements Clock {
     return this.#events.foreground > 0;
   }
 
+  /** Whether an event waits that a synchronous caller may wait for. */
+  protected get working(): boolean {
+    return this.#events.work > 0;
+  }
+
   /** When the first event is due, or Infinity. */
   protected firstTime(): number {
     return this.#events.firstTime();
@@ -236,16 +266,17 @@ export abstract class EventClock implements Clock {
 
   /** See {@linkcode Clock.at}. */
   at<T>(time: number, fn: (arg: T) => void, arg: T): EventId {
-    const due = Math.max(time, this.now());
-    const id = this.#events.push(due, fn as Callback, arg, false);
-    this.arm();
-    return id;
+    return this.#add(time, fn as Callback, arg, WORK);
   }
 
   /** See {@linkcode Clock.atBackground}. */
   atBackground<T>(time: number, fn: (arg: T) => void, arg: T): EventId {
-    const due = Math.max(time, this.now());
-    const id = this.#events.push(due, fn as Callback, arg, true);
+    return this.#add(time, fn as Callback, arg, BACKGROUND);
+  }
+
+  #add(time: number, fn: Callback, arg: unknown, kind: number): EventId {
+    const due = Math.max(checkTime(time), this.now());
+    const id = this.#events.push(due, fn, arg, kind);
     this.arm();
     return id;
   }
@@ -258,7 +289,7 @@ export abstract class EventClock implements Clock {
   /** See {@linkcode Clock.sleep}. */
   sleep(ns: number): Promise<void> {
     return new Promise((resolve) => {
-      this.at<void>(this.now() + ns, resolve, undefined);
+      this.#add(this.now() + ns, resolve as Callback, undefined, WAKEUP);
     });
   }
 
@@ -289,10 +320,15 @@ export class VirtualClock extends EventClock {
    *
    * @param options `epoch`: what {@linkcode Clock.realtime} says at time 0,
    *   nanoseconds since 1970; 2025-01-01 if absent.
+   * @throws {FsError} EINVAL if it is not a finite number.
    */
   constructor(options: { epoch?: number } = {}) {
     super();
-    this.#epoch = options.epoch ?? 1_735_689_600 * SEC;
+    const { epoch = 1_735_689_600 * SEC } = options;
+    if (!Number.isFinite(epoch)) {
+      throw new FsError(EINVAL, `Cannot make a clock, epoch ${show(epoch)}`);
+    }
+    this.#epoch = epoch;
   }
 
   /** Current time, ns. */
@@ -308,7 +344,8 @@ export class VirtualClock extends EventClock {
   /** Runs events in place; see {@linkcode Clock.runUntil}. */
   runUntil(done: () => boolean): boolean {
     while (!done()) {
-      if (!this.#runFirst()) return done();
+      if (!this.working) return false;
+      this.#runFirst();
     }
     return true;
   }
@@ -330,11 +367,10 @@ export class VirtualClock extends EventClock {
     }
   };
 
-  #runFirst(): boolean {
-    if (!this.busy) return false;
+  #runFirst(): void {
+    if (!this.busy) return;
     this.#now = Math.max(this.#now, this.firstTime());
     this.runFirst();
-    return true;
   }
 }
 
@@ -363,7 +399,7 @@ export class RealClock extends EventClock {
   /** Runs events in place; see {@linkcode Clock.runUntil}. */
   runUntil(done: () => boolean): boolean {
     while (!done()) {
-      if (!this.busy) return done();
+      if (!this.working) return false;
       const ahead = this.firstTime() - this.now();
       if (ahead <= 0) this.runFirst();
       // The last part is spun: waking from a sleep is late by up to 100 us.
@@ -372,6 +408,17 @@ export class RealClock extends EventClock {
       }
     }
     return true;
+  }
+
+  /** See {@linkcode Clock.cancel}. */
+  override cancel(id: EventId): void {
+    super.cancel(id);
+    if (this.#timer === null) return;
+    // A timer for what is not to come would keep the process alive.
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#timerDue = Infinity;
+    this.arm();
   }
 
   /** Sees to it that the first event runs when it is due. */
@@ -399,20 +446,22 @@ export class RealClock extends EventClock {
     this.#timer = null;
     this.#timerDue = Infinity;
     this.#runDue();
-    this.arm();
   };
 
   readonly #poll = (): void => {
     this.#polling = false;
     this.#runDue();
-    this.arm();
   };
 
   #runDue(): void {
     // Bounded by what is due now: an event that adds another for this moment
     // lets the loop turn first.
     const now = this.now();
-    while (this.firstTime() <= now) this.runFirst();
+    try {
+      while (this.firstTime() <= now) this.runFirst();
+    } finally {
+      this.arm();
+    }
   }
 }
 

@@ -9,7 +9,12 @@
  * @module
  */
 
-/** Caller's memory with a position in it (kernel: `struct iov_iter`). */
+/**
+ * Caller's memory with a position in it (kernel: `struct iov_iter`).
+ *
+ * A buffer may be transferred or shrink while its call waits: the bytes that are
+ * gone are as unreadable as an unmapped page, and copies stop there.
+ */
 export class IovIter {
   #buffers: Uint8Array[] = [];
   #single: Uint8Array | null = null;
@@ -49,13 +54,14 @@ export class IovIter {
   /**
    * Copies out of the cache into the caller's memory (kernel: `copy_to_iter`).
    *
-   * @returns Bytes copied: `len`, or less where the caller's memory ends.
+   * @returns Bytes copied: `len`, or less where the caller's memory ends or is gone.
    */
   copyTo(src: Uint8Array, srcOffset: number, len: number): number {
     const n = Math.min(len, this.count);
     for (let done = 0; done < n;) {
       const dst = this.#current();
       const step = Math.min(n - done, dst.length - this.#offset);
+      if (step <= 0) return done;
       const from = srcOffset + done;
       dst.set(src.subarray(from, from + step), this.#offset);
       this.advance(step);
@@ -67,13 +73,14 @@ export class IovIter {
   /**
    * Copies from the caller's memory into the cache (kernel: `copy_from_iter`).
    *
-   * @returns Bytes copied: `len`, or less where the caller's memory ends.
+   * @returns Bytes copied: `len`, or less where the caller's memory ends or is gone.
    */
   copyFrom(dst: Uint8Array, dstOffset: number, len: number): number {
     const n = Math.min(len, this.count);
     for (let done = 0; done < n;) {
       const src = this.#current();
       const step = Math.min(n - done, src.length - this.#offset);
+      if (step <= 0) return done;
       if (step === src.length) dst.set(src, dstOffset + done);
       else {
         dst.set(
@@ -87,12 +94,14 @@ export class IovIter {
     return n;
   }
 
-  /** Zero-fills the caller's memory (kernel: `iov_iter_zero`). */
+  /** Zero-fills the caller's memory (kernel: `iov_iter_zero`).
+   * @returns Bytes zeroed: `len`, or less where the memory ends or is gone. */
   zero(len: number): number {
     const n = Math.min(len, this.count);
     for (let done = 0; done < n;) {
       const dst = this.#current();
       const step = Math.min(n - done, dst.length - this.#offset);
+      if (step <= 0) return done;
       dst.fill(0, this.#offset, this.#offset + step);
       this.advance(step);
       done += step;
@@ -127,20 +136,13 @@ export class IovIter {
    * caller's memory (kernel: `iov_iter_extract_pages`). Does not advance.
    *
    * @param max Upper bound in bytes.
+   * @returns The piece; of no length where the caller's memory is gone.
    */
   segment(max: number): { data: Uint8Array; offset: number; len: number } {
-    let data = this.#current();
-    let offset = this.#offset;
-    if (offset === data.length && this.count > 0) {
-      // The cursor rests at the end of a segment.
-      data = this.#buffers[this.#segment + 1]!;
-      offset = 0;
-    }
-    return {
-      data,
-      offset,
-      len: Math.min(max, data.length - offset, this.count),
-    };
+    const data = this.#current();
+    const offset = this.#offset;
+    const len = Math.min(max, data.length - offset, this.count);
+    return { data, offset, len: Math.max(0, len) };
   }
 
   #current(): Uint8Array {

@@ -12,6 +12,7 @@
 
 import {
   EAGAIN,
+  EFAULT,
   EINVAL,
   EIO,
   ENOENT,
@@ -51,13 +52,12 @@ import {
   folioWaitLocked,
   folioWaitWriteback,
   PAGE_SIZE,
-  PG_DIRTY,
+  PG_BUSY,
   PG_DROPBEHIND,
   PG_LOCKED,
   PG_READAHEAD,
   PG_REFERENCED,
   PG_UPTODATE,
-  PG_WRITEBACK,
 } from "./folio.ts";
 import {
   IOCB_DONTCACHE,
@@ -256,9 +256,6 @@ function folioOrder(
 /** Flags of a folio that is read from without further ado, when masked. */
 const PLAIN = PG_UPTODATE | PG_READAHEAD | PG_DROPBEHIND;
 
-/** Flags of a folio that is written, to be written, or may soon be. */
-const PG_BUSY = PG_LOCKED | PG_DIRTY | PG_WRITEBACK;
-
 /** Look it up again: it was not, or is no longer, what the reader wants (kernel:
  * `AOP_TRUNCATED_PAGE`). */
 const LOOK_AGAIN = 1;
@@ -269,7 +266,8 @@ const LOOK_AGAIN = 1;
  * @returns Bytes read, 0 at or beyond the end of the file; if none, -EINVAL for a
  *   negative position, -EIO if the file system could not read, -EAGAIN where
  *   IOCB_NOWAIT or IOCB_NOIO forbids what it takes, or another task has the lock
- *   that a synchronous caller needs, -ENOMEM.
+ *   that a synchronous caller needs, -EFAULT if the caller's memory went while the
+ *   call waited, -ENOMEM.
  */
 export function filemapRead(
   iocb: FilemapIocb,
@@ -319,9 +317,10 @@ function readHits(
       nextFrame += 1 << next.order;
       nextIndex += 1 << next.order;
     }
-    const stop = Math.min(nextIndex * PAGE_SIZE, end);
-    iter.copyTo(folio.data, from, stop - pos);
-    pos = stop;
+    const len = Math.min(nextIndex * PAGE_SIZE, end) - pos;
+    const copied = iter.copyTo(folio.data, from, len);
+    pos += copied;
+    if (copied < len) break;
   }
   iocb.pos = pos;
 }
@@ -386,7 +385,7 @@ function readStepEnd(error: number, walk: ReadWalk): boolean {
   const { folio } = walk;
   if (folio !== null) {
     if (error === 0) {
-      copyFolio(walk, folio);
+      error = copyFolio(walk, folio);
       if ((folio.flags & PG_DROPBEHIND) !== 0) folioEndDropbehind(folio);
     }
     folioPut(folio);
@@ -396,15 +395,17 @@ function readStepEnd(error: number, walk: ReadWalk): boolean {
   return error >= 0;
 }
 
-function copyFolio(walk: ReadWalk, folio: Folio): void {
+/** 0, or -EFAULT where the caller's memory is gone. */
+function copyFolio(walk: ReadWalk, folio: Folio): number {
   const { iocb, iter } = walk;
   // Read again: a truncation may have moved it while the folio was awaited.
   const size = walk.mapping.host.size;
   const end = Math.min(size, folio.pos + folio.size, iocb.pos + iter.count);
-  if (end <= iocb.pos) return;
+  if (end <= iocb.pos) return 0;
   const from = folio.offset + iocb.pos - folio.pos;
   iocb.pos += iter.copyTo(folio.data, from, end - iocb.pos);
   folio.flags |= PG_REFERENCED;
+  return iocb.pos < end ? -EFAULT : 0;
 }
 
 /** Takes `mapping.invalidateLock` shared; 0 or -EAGAIN. */

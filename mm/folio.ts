@@ -19,8 +19,6 @@ import type { Mm } from "./mm.ts";
 
 /** Bytes of a page. */
 export const PAGE_SIZE = 4096;
-/** Shift from bytes to pages; not for offsets of 2^31 and above. */
-export const PAGE_SHIFT = 12;
 /** Mask of an offset within a page; exact for every safe integer. */
 export const PAGE_MASK = 4095;
 /** Largest folio: 2^9 pages, 2 MiB. */
@@ -40,6 +38,8 @@ export const PG_READAHEAD = 1 << 4;
 export const PG_REFERENCED = 1 << 5;
 /** Drop it when its writeback ends. */
 export const PG_DROPBEHIND = 1 << 6;
+/** What keeps a folio from being dropped at once. */
+export const PG_BUSY: number = PG_LOCKED | PG_DIRTY | PG_WRITEBACK;
 
 /** 2^order pages of a file (kernel: `struct folio`). */
 export class Folio {

@@ -87,7 +87,7 @@ export class PageAllocator {
 
   /** Gives a block back, or an aligned part of one (kernel: `free_pages`). */
   free(frame: number, order: number): void {
-    bugOn(this.#freeOrder[frame] !== 0, `frame ${frame} is freed twice`);
+    bugOn(this.#freeOrder[frame] !== 0, "a frame is freed twice");
     this.used -= 1 << order;
     let first = frame;
     let to = order;

@@ -142,7 +142,7 @@ export function folioEndDropbehind(folio: Folio): void {
  * reference held (kernel: `writeback_iter`). The caller unlocks and puts it. Null
  * at the end. */
 export interface WritebackIter {
-  /** First error of a sync writeback so far. */
+  /** First error so far. */
   error: number;
   /**
    * Goes on to the next folio.

@@ -53,6 +53,8 @@ export class FileRaState {
   /** Largest I/O of the device, pages, which a read larger than `raPages` may
    * have for its window (kernel: `bdi->io_pages`). */
   ioPages = 1024;
+  /** No more is read than was asked for (kernel: `FMODE_RANDOM`). */
+  random = false;
   /** Last byte read plus one, or -1. */
   prevPos: number = -1;
   /** Folio order of the last round. */
@@ -125,6 +127,7 @@ export function pageCacheSyncRa(
 ): MaybePromise<void> {
   const { mapping, ra, index } = rac;
   if (ra.raPages === 0) return forcePageCacheRa(rac, 1);
+  if (ra.random) return forcePageCacheRa(rac, reqCount);
   const max = maxPages(ra, reqCount);
   const prevIndex = Math.floor(ra.prevPos / PAGE_SIZE);
   const step = index - prevIndex;

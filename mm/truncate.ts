@@ -13,7 +13,11 @@ import {
   type MaybePromise,
   repeatWith,
 } from "../lib/maybe-promise.ts";
-import { type AddressSpace, PAGECACHE_TAG_DIRTY } from "./address-space.ts";
+import {
+  type AddressSpace,
+  PAGECACHE_TAG_DIRTY,
+  PAGECACHE_TAG_TOWRITE,
+} from "./address-space.ts";
 import { FGP_LOCK, filemapGetFolio } from "./filemap.ts";
 import {
   type Folio,
@@ -26,10 +30,9 @@ import {
   folioUnlock,
   folioWaitWriteback,
   PAGE_SIZE,
-  PG_DIRTY,
+  PG_BUSY,
   PG_LOCKED,
   PG_READAHEAD,
-  PG_WRITEBACK,
 } from "./folio.ts";
 import {
   filemapLookup,
@@ -39,8 +42,8 @@ import {
 } from "./page-cache.ts";
 import { folioCancelDirty } from "./page-writeback.ts";
 
-/** What keeps a folio from being dropped at once. */
-const PG_BUSY = PG_LOCKED | PG_DIRTY | PG_WRITEBACK;
+/** What both halves of a split folio have: a sync that goes on writes both. */
+const SPLIT_TAGS = [PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_TOWRITE];
 
 /** Drops a range: whole folios go, partly covered ones are zeroed (kernel:
  * `truncate_pagecache_range`, `truncate_inode_pages_range`). A large folio that is
@@ -165,8 +168,8 @@ function splitUpperHalf(folio: Folio): Folio {
   upper.index = folio.index + count;
   upper.mapping = folio.mapping;
   pages.set(upper.index, count, upper.frame);
-  if (pages.hasTag(folio.index, PAGECACHE_TAG_DIRTY)) {
-    pages.setTag(upper.index, PAGECACHE_TAG_DIRTY);
+  for (const tag of SPLIT_TAGS) {
+    if (pages.hasTag(folio.index, tag)) pages.setTag(upper.index, tag);
   }
   return upper;
 }

@@ -11,14 +11,7 @@
  */
 
 import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
-import {
-  type Folio,
-  folioNrPages,
-  PG_DIRTY,
-  PG_LOCKED,
-  PG_REFERENCED,
-  PG_WRITEBACK,
-} from "./folio.ts";
+import { type Folio, folioNrPages, PG_BUSY, PG_REFERENCED } from "./folio.ts";
 import type { Mm } from "./mm.ts";
 import { FIRST_FRAME } from "./page-alloc.ts";
 import { filemapReleaseFolio, filemapRemoveFolio } from "./page-cache.ts";
@@ -104,7 +97,7 @@ export function shrinkFolios(mm: Mm, wanted: number): number {
 function tryReclaim(folio: Folio): boolean {
   // The cache's reference alone.
   if (folio.refcount !== 1 || folio.mapping === null) return false;
-  if ((folio.flags & (PG_LOCKED | PG_DIRTY | PG_WRITEBACK)) !== 0) return false;
+  if ((folio.flags & PG_BUSY) !== 0) return false;
   if ((folio.flags & PG_REFERENCED) !== 0) {
     folio.flags &= ~PG_REFERENCED;
     return false;

@@ -264,8 +264,8 @@ function hasBytes(path: string): boolean {
   try {
     return Deno.statSync(path).size > 0;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
+    // What else is wrong with it, FileMedia says.
+    return !(error instanceof Deno.errors.NotFound);
   }
 }
 
@@ -277,8 +277,8 @@ async function isBlankImage(path: string): Promise<boolean> {
     const n = await file.read(head) ?? 0;
     return head.subarray(0, n).every((byte) => byte === 0);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return true;
-    throw error;
+    // What cannot be read must not be made anew; FileMedia says why.
+    return error instanceof Deno.errors.NotFound;
   }
 }
 
@@ -319,7 +319,14 @@ function collectJobs(line: CommandLine, host: ParseHost): JobSet {
 /** Writes all of a text, in pieces if need be. */
 function printTo(sink: { writeSync(p: Uint8Array): number }, text: string) {
   const bytes = new TextEncoder().encode(text);
-  for (let at = 0; at < bytes.length;) at += sink.writeSync(bytes.subarray(at));
+  try {
+    for (let at = 0; at < bytes.length;) {
+      at += sink.writeSync(bytes.subarray(at));
+    }
+  } catch (error) {
+    // Nobody reads any more (`| head`): the run goes on, so that an image is whole.
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
 }
 
 function readText(path: string): string | null {
@@ -333,9 +340,19 @@ function readText(path: string): string | null {
       parts.push(buffer.slice(0, n));
     }
     return parts.map((p) => new TextDecoder().decode(p)).join("");
+  } catch {
+    return null;
+  }
+}
+
+/** Empties or makes the file of `--output`. */
+function openOutput(path: string): Deno.FsFile {
+  try {
+    return Deno.openSync(path, { write: true, create: true, truncate: true });
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return null;
-    throw error;
+    throw new UsageError(
+      `fio: output file open error: ${(error as Error).message}`,
+    );
   }
 }
 
@@ -390,17 +407,13 @@ export async function main(args: readonly string[]): Promise<number> {
     const set = collectJobs(line, { env, read: readText, out, err });
     if (set.jobs.length === 0) {
       out(USAGE);
-      err("No job(s) defined\n");
+      err("No job(s) defined\n\n");
       return 1;
     }
     if (line.switches.has("readonly")) refuseWriters(set);
     if (line.switches.has("parse-only")) return 0;
     if (settings.output === null) return await runSet(set, settings, out, err);
-    using file = Deno.openSync(settings.output, {
-      write: true,
-      create: true,
-      truncate: true,
-    });
+    using file = openOutput(settings.output);
     out = (text) => printTo(file, text);
     return await runSet(set, settings, out, err);
   } catch (error) {

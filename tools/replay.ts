@@ -282,7 +282,11 @@ class Replay {
     },
     ftruncate: (op) => this.#file(op).truncate(op.len),
     fallocate: (op) => {
-      const mode = (op.mode ?? []).reduce((m, n) => m | FALLOC[n]!, 0);
+      const names = op.mode ?? [];
+      if (!names.every((n) => Object.hasOwn(FALLOC, n))) {
+        return { ret: "ENOSYS" };
+      }
+      const mode = names.reduce((m, n) => m | FALLOC[n]!, 0);
       return this.#file(op).fallocate(mode, op.off, op.len);
     },
     fsync: (op) => this.#file(op).sync(),

@@ -71,11 +71,12 @@ export class WriteCache {
       const from = Math.max(at, page * PAGE);
       const to = Math.min(end, (page + 1) * PAGE);
       for (const v of versions) {
-        forSectors(v.mask & maskOf(from, to), (start, stop) => {
-          const target = offset + page * PAGE + start - at;
-          if (v.data === null) data.fill(0, target, target + stop - start);
-          else data.set(v.data.subarray(start, stop), target);
-        });
+        readVersion(
+          v,
+          v.mask & maskOf(from, to),
+          data,
+          offset + page * PAGE - at,
+        );
       }
     }
     return 0;
@@ -124,7 +125,7 @@ export class WriteCache {
     return 0;
   }
 
-  /** Forgets a range: what is about to be written to the media is newer. */
+  /** Forgets a range: what has been written to the media is newer. */
   forget(at: number, len: number): void {
     const end = at + len;
     for (let page = Math.floor(at / PAGE); page * PAGE < end; page++) {
@@ -164,14 +165,15 @@ export class WriteCache {
   #drainOldest(): number {
     const version = this.#versions[this.#first]!;
     const { page, mask, data } = version;
-    let error = 0;
-    forSectors(mask, (start, stop) => {
-      const at = page * PAGE + start;
-      error ||= data === null
-        ? this.#media.zero(at, stop - start)
-        : this.#media.write(at, data, start, stop - start);
-    });
-    if (error !== 0) return error;
+    for (let from = nextIn(mask, 0), to; from < 8; from = nextIn(mask, to)) {
+      to = nextIn(~mask, from);
+      const start = from * SECTOR;
+      const len = (to - from) * SECTOR;
+      const error = data === null
+        ? this.#media.zero(page * PAGE + start, len)
+        : this.#media.write(page * PAGE + start, data, start, len);
+      if (error !== 0) return error;
+    }
     // The oldest of all is the oldest of its page.
     const versions = this.#pages.get(page)!;
     versions.shift();
@@ -203,16 +205,25 @@ function maskOf(from: number, to: number): number {
   return ((1 << (to - from) / SECTOR) - 1) << first;
 }
 
-/** Calls `fn` with the bounds, within the page, of every run of sectors in `mask`. */
-function forSectors(
+/** Copies the sectors of `mask` to where the page begins at `offset` of `data`. */
+function readVersion(
+  version: Version,
   mask: number,
-  fn: (start: number, stop: number) => void,
+  data: Uint8Array,
+  offset: number,
 ): void {
-  for (let first = 0; first < 8; first++) {
-    if ((mask & (1 << first)) === 0) continue;
-    let end = first + 1;
-    while (end < 8 && (mask & (1 << end)) !== 0) end++;
-    fn(first * SECTOR, end * SECTOR);
-    first = end;
+  for (let from = nextIn(mask, 0), to; from < 8; from = nextIn(mask, to)) {
+    to = nextIn(~mask, from);
+    const start = from * SECTOR;
+    const stop = to * SECTOR;
+    if (version.data === null) data.fill(0, offset + start, offset + stop);
+    else data.set(version.data.subarray(start, stop), offset + start);
   }
+}
+
+/** First sector of a page from `from` on that is in `mask`, or 8. */
+function nextIn(mask: number, from: number): number {
+  let n = from;
+  while (n < 8 && (mask & (1 << n)) === 0) n++;
+  return n;
 }

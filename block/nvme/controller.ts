@@ -324,24 +324,21 @@ export class NvmeController {
     const memory = command.queue.pair.memory[command.cid];
     switch (opcode) {
       case NVME_CMD_READ:
-        return transferIn(cache ?? this.media, at, len, memory!) === 0
+        return transfer(cache ?? this.media, false, at, len, memory!) === 0
           ? NVME_SC_SUCCESS
           : NVME_SC_READ_ERROR;
       case NVME_CMD_FLUSH:
         return writeStatus(cache === null ? 0 : cache.drain(command.horizon));
     }
-    let store: Store = this.media;
-    // What goes to the media at once is newer than what the cache has of it.
-    if (cache !== null && command.fua) cache.forget(at, len);
-    else if (cache !== null) {
-      cache.begin();
-      store = cache;
-    }
-    return writeStatus(
-      opcode === NVME_CMD_WRITE
-        ? transferOut(store, at, len, memory!)
-        : store.zero(at, len),
-    );
+    const through = cache === null || command.fua;
+    if (!through) cache.begin();
+    const store = through ? this.media : cache;
+    const error = opcode === NVME_CMD_WRITE
+      ? transfer(store, true, at, len, memory!)
+      : store.zero(at, len);
+    // What is on the media now is newer than what the cache has of it.
+    if (through && error === 0) cache?.forget(at, len);
+    return writeStatus(error);
   }
 
   /** A command is no longer under way. */
@@ -386,9 +383,10 @@ function writeStatus(error: number): number {
   return error === 0 ? NVME_SC_SUCCESS : NVME_SC_WRITE_FAULT;
 }
 
-/** From the store to the host's memory; 0 or -EIO. */
-function transferIn(
+/** Moves a command's bytes between the host's memory and the store; 0 or -EIO. */
+function transfer(
   store: Store,
+  isWrite: boolean,
   at: number,
   len: number,
   memory: HostMemory,
@@ -397,30 +395,11 @@ function transferIn(
   let skip = memory.vecDone;
   let done = 0;
   for (let i = memory.vecIndex; done < len; i++) {
-    const vec = vecs[i]!;
-    const n = Math.min(vec.len - skip, len - done);
-    const error = store.read(at + done, vec.data, vec.offset + skip, n);
-    if (error !== 0) return error;
-    done += n;
-    skip = 0;
-  }
-  return 0;
-}
-
-/** From the host's memory to the store; 0 or -EIO. */
-function transferOut(
-  store: Store,
-  at: number,
-  len: number,
-  memory: HostMemory,
-): number {
-  const { vecs } = memory;
-  let skip = memory.vecDone;
-  let done = 0;
-  for (let i = memory.vecIndex; done < len; i++) {
-    const vec = vecs[i]!;
-    const n = Math.min(vec.len - skip, len - done);
-    const error = store.write(at + done, vec.data, vec.offset + skip, n);
+    const { data, offset, len: room } = vecs[i]!;
+    const n = Math.min(room - skip, len - done);
+    const error = isWrite
+      ? store.write(at + done, data, offset + skip, n)
+      : store.read(at + done, data, offset + skip, n);
     if (error !== 0) return error;
     done += n;
     skip = 0;

@@ -7,12 +7,12 @@
  */
 
 import {
-  EACCES,
   EINVAL,
   EIO,
-  EISDIR,
-  ENOENT,
+  ERRNO,
+  type ErrnoName,
   FsError,
+  show,
 } from "../../lib/errno.ts";
 
 /** Stable storage of a fixed size. The device sees to it that ranges lie within. */
@@ -56,9 +56,11 @@ export class MemoryMedia implements Media {
   /**
    * Storage of zeroes.
    *
-   * @param size Bytes.
+   * @param size Bytes, a safe integer above 0.
+   * @throws {FsError} EINVAL if it is not.
    */
   constructor(size: number) {
+    checkSize(size);
     this.size = size;
     this.#tables = Array.from(
       { length: Math.ceil(size / (CHUNK * TABLE)) },
@@ -160,20 +162,21 @@ export class FileMedia implements Media {
    *
    * @throws {FsError} EINVAL if the size cannot be, or is not that of the image;
    *   ENOENT if there is no image and `create` is false or no size is given, or
-   *   its folder does not exist; EACCES, EISDIR as the host says.
+   *   its folder does not exist; EACCES, EISDIR, EFBIG and the like as the host
+   *   says.
    */
   static open(path: string, options: FileMediaOptions = {}): FileMedia {
-    const { size, create = true } = options;
-    if (size !== undefined && !(Number.isSafeInteger(size) && size > 0)) {
-      throw new FsError(EINVAL, `Cannot make an image of ${size} bytes`, {
-        path,
-      });
+    if (typeof path !== "string") {
+      throw new FsError(EINVAL, `Image path ${show(path)} is not a string`);
     }
-    const file = openFile(path, create && size !== undefined);
+    checkOptions(path, options);
+    const { size, create = true } = options;
+    const [file, made] = openImage(path, create && size !== undefined);
     try {
       return new FileMedia(file, sizeImage(file, path, size));
     } catch (e) {
       file.close();
+      if (made) Deno.removeSync(path);
       throw e;
     }
   }
@@ -221,21 +224,62 @@ export class FileMedia implements Media {
   }
 }
 
-/** Errors of the host that say what its user did wrong, by Deno's code for them. */
-const HOST_ERRORS: Record<string, number> = { EACCES, EISDIR, ENOENT };
+function checkSize(size: number): void {
+  if (Number.isSafeInteger(size) && size > 0) return;
+  throw new FsError(EINVAL, `size ${show(size)} is not a number of bytes`);
+}
 
-function openFile(path: string, create: boolean): Deno.FsFile {
+const OPTIONS = ["size", "create"];
+
+function checkOptions(path: string, options: FileMediaOptions): void {
+  const fail = (what: string) =>
+    new FsError(EINVAL, `Cannot open image "${path}": ${what}`, { path });
+  if (typeof options !== "object" || options === null) {
+    throw fail(`options are ${show(options)}, not an object`);
+  }
+  for (const name in options) {
+    if (!OPTIONS.includes(name)) throw fail(`there is no option "${name}"`);
+  }
+  const { size, create = true } = options;
+  if (size !== undefined) checkSize(size);
+  if (typeof create !== "boolean") {
+    throw fail(`option create is ${show(create)}, not a boolean`);
+  }
+}
+
+/** Asks the host; what it refuses is told as Linux does. */
+function onHost<T>(task: string, path: string, work: () => T): T {
   try {
-    return Deno.openSync(path, { read: true, write: true, create });
+    return work();
   } catch (e) {
-    const code = (e as { code?: string }).code;
+    const { code, message } = e as { code?: ErrnoName; message: string };
+    // Deno does not know all codes by name.
+    const errno = (code && ERRNO[code]) ??
+      Number(/\(os error (\d+)\)/.exec(message)?.[1]);
     // A permission that Deno was not given is for Deno to tell.
-    if (code === undefined) throw e;
-    throw new FsError(HOST_ERRORS[code] ?? EIO, `Cannot open image "${path}"`, {
+    if (Number.isNaN(errno)) throw e;
+    throw new FsError(errno, `Cannot ${task} image "${path}"`, {
       syscall: "open",
       path,
     });
   }
+}
+
+/** Opens an image.
+ * @returns The file, and whether it has been made. */
+function openImage(path: string, create: boolean): [Deno.FsFile, boolean] {
+  const open = (createNew: boolean) =>
+    onHost(
+      "open",
+      path,
+      () => Deno.openSync(path, { read: true, write: true, createNew }),
+    );
+  try {
+    if (create) return [open(true), true];
+  } catch (e) {
+    if (!(e instanceof FsError && e.code === "EEXIST")) throw e;
+  }
+  return [open(false), false];
 }
 
 /** Gives a new image its size; checks that of an old one. */
@@ -246,7 +290,7 @@ function sizeImage(
 ): number {
   const have = file.statSync().size;
   if (have === 0 && size !== undefined) {
-    file.truncateSync(size);
+    onHost(`give ${size} bytes to`, path, () => file.truncateSync(size));
     return size;
   }
   if (have === 0 || (size !== undefined && size !== have)) {

@@ -5,7 +5,7 @@
  */
 
 import type { Clock } from "../../lib/clock.ts";
-import { EINVAL, FsError } from "../../lib/errno.ts";
+import { EINVAL, FsError, show } from "../../lib/errno.ts";
 import { NvmeController } from "./controller.ts";
 import { NvmeDevice } from "./host.ts";
 import { type Media, MemoryMedia } from "./media.ts";
@@ -58,18 +58,27 @@ export function createNvme(
   clock: Clock,
   options: NvmeOptions = {},
 ): NvmeDevice {
-  for (const name of Object.keys(options)) {
+  if (typeof clock?.atBackground !== "function") {
+    refuse(`clock ${show(clock)} is not a clock`);
+  }
+  if (typeof options !== "object" || options === null) {
+    refuse(`options are ${show(options)}, not an object`);
+  }
+  for (const name in options) {
     if (!KNOWN.has(name)) refuse(`unknown option "${name}"`);
   }
-  const preset = findPreset(options.preset ?? "null");
-  const logicalBlockSize = options.logicalBlockSize ?? 512;
+  const { logicalBlockSize = 512, seed = 1 } = options;
+  const preset = findPreset(options.preset);
   if (logicalBlockSize !== 512 && logicalBlockSize !== 4096) {
-    refuse(`logicalBlockSize ${logicalBlockSize} is neither 512 nor 4096`);
+    refuse(
+      `logicalBlockSize ${show(logicalBlockSize)} is neither 512 nor 4096`,
+    );
   }
-  const seed = options.seed ?? 1;
-  if (!Number.isSafeInteger(seed)) refuse(`seed ${seed} is not a safe integer`);
-  const queues = count("queues", options.queues ?? 1, 128);
-  const depth = count("depth", options.depth ?? 1023, 4095);
+  if (!Number.isSafeInteger(seed)) {
+    refuse(`seed ${show(seed)} is not a safe integer`);
+  }
+  const queues = count("queues", options.queues, 1, 128);
+  const depth = count("depth", options.depth, 1023, 4095);
   const media = mediaOf(options, logicalBlockSize);
   const controller = new NvmeController(clock, {
     preset,
@@ -94,28 +103,44 @@ function refuse(what: string): never {
   throw new FsError(EINVAL, `Cannot make an NVMe device, ${what}`);
 }
 
-function findPreset(name: string): NvmePreset {
-  if (Object.hasOwn(NVME_PRESETS, name)) {
+function findPreset(name = "null"): NvmePreset {
+  if (typeof name === "string" && Object.hasOwn(NVME_PRESETS, name)) {
     return NVME_PRESETS[name as keyof typeof NVME_PRESETS];
   }
   const names = Object.keys(NVME_PRESETS).join(", ");
-  refuse(`there is no preset "${name}" (there are ${names})`);
+  refuse(`there is no preset ${show(name)} (there are ${names})`);
 }
 
-function count(name: string, value: number, max: number): number {
+function count(
+  name: string,
+  value: number | undefined,
+  otherwise: number,
+  max: number,
+): number {
+  if (value === undefined) return otherwise;
   if (Number.isInteger(value) && value >= 1 && value <= max) return value;
-  refuse(`${name} ${value} is not a whole number from 1 to ${max}`);
+  refuse(`${name} ${show(value)} is not a whole number from 1 to ${max}`);
+}
+
+const MEDIA_METHODS = ["read", "write", "zero", "close"] as const;
+
+function checkMedia(media: Media): void {
+  const isMedia = typeof media === "object" && media !== null &&
+    MEDIA_METHODS.every((name) => typeof media[name] === "function");
+  if (!isMedia) refuse(`media ${show(media)} is not a Media`);
 }
 
 function mediaOf(options: NvmeOptions, logicalBlockSize: number): Media {
-  const size = options.size ?? options.media?.size;
+  if (options.media !== undefined) checkMedia(options.media);
+  const { size = options.media?.size } = options;
   if (size === undefined) refuse("neither size nor media is given");
   if (
     !Number.isSafeInteger(size) || size < MIN_SIZE ||
     size % logicalBlockSize !== 0
   ) {
     refuse(
-      `size ${size} is not a multiple of ${logicalBlockSize} from ${MIN_SIZE} on`,
+      `size ${show(size)} is not a multiple of ${logicalBlockSize} ` +
+        `from ${MIN_SIZE} on`,
     );
   }
   const media = options.media ?? new MemoryMedia(size);

@@ -134,7 +134,7 @@ function allocOneExtent(ip: XfsInode, off: number, want: number): number {
  *
  * @returns 0 or a negative errno.
  */
-export function flushUnmapRange(
+function flushUnmapRange(
   ip: XfsInode,
   offset: number,
   len: number,

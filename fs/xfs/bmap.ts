@@ -44,7 +44,7 @@ const part = new BmbtIrec();
 const allocation: Allocation = { fsbno: 0, count: 0 };
 
 /** Cuts an extent to [startoff, startoff + count) (kernel: `xfs_trim_extent`). */
-export function trimExtent(
+function trimExtent(
   rec: BmbtIrec,
   startoff: number,
   count: number,
@@ -98,7 +98,7 @@ function adjoins(left: BmbtIrec, right: BmbtIrec): boolean {
  *
  * @param rec The extent; becomes the joined one.
  */
-export function bmapAddExtent(fork: Ifork, rec: BmbtIrec): void {
+function bmapAddExtent(fork: Ifork, rec: BmbtIrec): void {
   const hasNext = fork.lookup(rec.startoff, cur, next);
   bugOn(hasNext && next.startoff < rec.endoff, "extents overlap");
   const joinsNext = hasNext && adjoins(rec, next);

@@ -20,6 +20,7 @@ import {
 import type { BlockDevice } from "../../block/blkdev.ts";
 import { crc32c } from "../../lib/crc32c.ts";
 import { EFSCORRUPTED, ENOSPC } from "../../lib/errno.ts";
+import { Mutex } from "../../lib/locks.ts";
 import { andThen, type MaybePromise } from "../../lib/maybe-promise.ts";
 import { Completion } from "../../lib/wait.ts";
 import {
@@ -41,6 +42,11 @@ export class BufCache {
   readonly #blockSize: number;
   readonly #blocks = new Map<number, Uint8Array>();
   readonly #dirty = new Set<number>();
+  /** One flush at a time: the next must not forget what is still being written. */
+  readonly #flushing = new Mutex();
+  readonly #afterFlush: (() => void)[] = [];
+  /** Reads that go on: what they bring must not be older than what was forgotten. */
+  #reads = 0;
 
   /**
    * A cache with nothing in it.
@@ -54,27 +60,35 @@ export class BufCache {
   }
 
   /**
-   * Brings blocks into memory (kernel: `xfs_buf_read`).
+   * Brings blocks into memory and has them used (kernel: `xfs_buf_read`).
    *
-   * @returns 0 or a negative errno.
+   * @param use Finds them with {@linkcode BufCache.get}. They may be gone when it has
+   *   returned.
+   * @returns What `use` answers, or a negative errno.
    */
-  read(fsbno: number, count: number): MaybePromise<number> {
+  read<T>(
+    fsbno: number,
+    count: number,
+    use: () => MaybePromise<T>,
+  ): MaybePromise<T | number> {
     let first = 0;
     while (first < count && this.#blocks.has(fsbno + first)) first++;
-    if (first === count) return 0;
+    if (first === count) return use();
     const bio = new Bio(this.#bdev, REQ_OP_READ | REQ_META | REQ_SYNC);
     const bytes = this.#blockSize;
     const data = new Uint8Array(count * bytes);
     bio.sector = fsbno * (bytes / 512);
     bio.addData(data, 0, data.length);
+    this.#reads++;
     return andThen(submitBioWait(bio), (error) => {
+      this.#reads--;
       if (error < 0) return error;
       for (let i = 0; i < count; i++) {
         // A block that is in memory may be newer than the device's.
         if (this.#blocks.has(fsbno + i)) continue;
         this.#blocks.set(fsbno + i, data.slice(i * bytes, (i + 1) * bytes));
       }
-      return 0;
+      return use();
     });
   }
 
@@ -102,22 +116,47 @@ export class BufCache {
     }
   }
 
+  /** Calls `fn` when nothing is being written: at once, or when the flush that goes on
+   * has ended. */
+  afterFlush(fn: () => void): void {
+    if (this.#flushing.isLocked) this.#afterFlush.push(fn);
+    else fn();
+  }
+
   /**
    * Writes what is dirty and waits (kernel: `xfs_ail_push_all_sync`).
    *
    * @returns 0, or the first negative errno: then all of it stays dirty.
    */
   flush(): MaybePromise<number> {
+    const flushed = andThen(this.#flushing.lock(), () => this.#flushLocked());
+    return andThen(flushed, (error) => {
+      for (const fn of this.#afterFlush.splice(0)) fn();
+      this.#flushing.unlock();
+      return error;
+    });
+  }
+
+  #flushLocked(): MaybePromise<number> {
     const blocks = [...this.#dirty].sort((a, b) => a - b);
     this.#dirty.clear();
     const writes = this.#writes(blocks);
     return andThen(submitAll(this.#bdev, writes), (error) => {
-      if (error < 0) { for (const b of blocks) this.#dirty.add(b); }
-      for (const b of [...this.#blocks.keys()]) {
-        if (!this.#dirty.has(b)) this.#blocks.delete(b);
-      }
+      if (error < 0) this.#redirty(blocks);
+      if (this.#reads === 0) this.#forgetClean();
       return error;
     });
+  }
+
+  /** What was freed meanwhile is somebody else's by now. */
+  #redirty(blocks: number[]): void {
+    for (const b of blocks) if (this.#blocks.has(b)) this.#dirty.add(b);
+  }
+
+  #forgetClean(): void {
+    for (const b of [...this.#blocks.keys()]) {
+      if (!this.#dirty.has(b)) this.#blocks.delete(b);
+    }
   }
 
   /** Neighbours share a bio. */
@@ -162,10 +201,18 @@ export function emptyBlob(): BlobRef {
 
 /** Gives a blob's blocks back. */
 export function freeBlob(mp: XfsMount, blob: BlobRef): void {
-  for (const { start, count } of blob.runs) {
-    mp.bufs.forget(start, count);
-    freeExtent(mp, start, count);
-  }
+  for (const { start, count } of blob.runs) freeMetadata(mp, start, count);
+}
+
+/** Frees metadata blocks. A flush may still be writing them: were they used again at
+ * once, what is written to them now could come before that. */
+export function freeMetadata(
+  mp: XfsMount,
+  fsbno: number,
+  count: number,
+): void {
+  mp.bufs.forget(fsbno, count);
+  mp.bufs.afterFlush(() => freeExtent(mp, fsbno, count));
 }
 
 /**
@@ -250,8 +297,7 @@ function readRuns(
   const next = blob.runs[run];
   if (next === undefined) return 0;
   const { start, count } = next;
-  return andThen(mp.bufs.read(start, count), (error) => {
-    if (error < 0) return error;
+  return mp.bufs.read(start, count, () => {
     let end = at;
     for (let i = 0; i < count; i++, end += mp.geo.blockSize) {
       data.set(mp.bufs.get(start + i), end);

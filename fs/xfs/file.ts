@@ -270,16 +270,33 @@ function dioWrite(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
 /** Whole blocks: many at once, even where the file grows (kernel:
  * `xfs_file_dio_write_aligned`). */
 function dioWriteAligned(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  return dioWriteShared(iocb, iter, dioSubmitShared, dioWriteBeyond);
+}
+
+type DioWrite = (iocb: Kiocb, iter: IovIter) => MaybePromise<number>;
+
+/**
+ * Checks a write under the IOLOCK, shared.
+ *
+ * @param submit Goes on, and gives the lock back.
+ * @param beyond Takes over, without the lock, what begins beyond the end of the file.
+ */
+function dioWriteShared(
+  iocb: Kiocb,
+  iter: IovIter,
+  submit: DioWrite,
+  beyond: DioWrite,
+): MaybePromise<number> {
   const { inode } = iocb.file;
   return andThen(inodeLockIocb(iocb, false), (error) => {
     if (error < 0) return error;
     const count = genericWriteChecks(iocb, iter);
     if (count > 0 && iocb.pos > inode.size) {
       inodeUnlock(inode, false);
-      return dioWriteBeyond(iocb, iter);
+      return beyond(iocb, iter);
     }
     const modified = count > 0 ? kiocbModified(iocb) : count;
-    if (count > 0 && modified === 0) return dioSubmitShared(iocb, iter);
+    if (count > 0 && modified === 0) return submit(iocb, iter);
     inodeUnlock(inode, false);
     return modified;
   });
@@ -332,31 +349,27 @@ function dioRw(
 function dioWriteUnaligned(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
   const { inode } = iocb.file;
   // At the end of the file the rest of the last block is zeroed.
-  if (iocb.pos > inode.size || iocb.pos + iter.count >= inode.size) {
-    return (iocb.flags & IOCB_NOWAIT) !== 0
-      ? -EAGAIN
-      : dioWriteAlone(iocb, iter);
-  }
-  return andThen(inodeLockIocb(iocb, false), (error) => {
-    if (error < 0) return error;
-    return andThen(writeChecks(iocb, iter), (count) => {
-      if (count <= 0) {
-        inodeUnlock(inode, false);
-        return count;
-      }
-      const written = dioRw(iocb, iter, IOMAP_DIO_OVERWRITE_ONLY);
-      return andThen(written, (ret) => {
-        inodeUnlock(inode, false);
-        const again = ret === -EAGAIN && (iocb.flags & IOCB_NOWAIT) === 0;
-        return again ? dioWriteAlone(iocb, iter) : ret;
-      });
-    });
+  return iocb.pos + iter.count >= inode.size
+    ? dioWriteAlone(iocb, iter)
+    : dioWriteShared(iocb, iter, dioOverwriteShared, dioWriteAlone);
+}
+
+/** Overwrites with the IOLOCK held shared, and gives it back; what turns out to be more
+ * than that is done again, alone. */
+function dioOverwriteShared(
+  iocb: Kiocb,
+  iter: IovIter,
+): MaybePromise<number> {
+  return andThen(dioRw(iocb, iter, IOMAP_DIO_OVERWRITE_ONLY), (ret) => {
+    inodeUnlock(iocb.file.inode, false);
+    return ret === -EAGAIN ? dioWriteAlone(iocb, iter) : ret;
   });
 }
 
 /** With no other direct I/O in flight: completion of one would convert, and zero, what
  * the other has written. */
 function dioWriteAlone(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  if ((iocb.flags & IOCB_NOWAIT) !== 0) return -EAGAIN;
   const { inode } = iocb.file;
   return andThen(inodeLockIocb(iocb, true), (error) => {
     if (error < 0) return error;
@@ -410,6 +423,8 @@ function fsync(
   const written = fileWriteAndWaitRange(ip.mapping, file, start, end);
   return andThen(written, (error) => {
     if (error < 0) return error;
+    // What a truncation exposed is safe: nothing is left for a close to do.
+    ip.truncated = false;
     // A datasync leaves timestamps alone.
     return datasync && !ip.mapLogged
       ? blkdevIssueFlush(ip.mount.bdev)

@@ -6,8 +6,6 @@
  * @module
  */
 
-/** log2 of the bytes of an inode on disk. */
-export const INODE_LOG = 9;
 /** Bytes of an inode on disk. */
 export const INODE_SIZE = 512;
 /** Bytes of the headers of a group: four sectors (kernel: `XFS_AGFL_DADDR`). */

@@ -8,7 +8,8 @@
 
 import { ENOSPC } from "../../lib/errno.ts";
 import { type InodeChunk, INODES_PER_CHUNK, type XfsPerag } from "./ag.ts";
-import { freeExtent, reserveBlocks } from "./alloc.ts";
+import { reserveBlocks } from "./alloc.ts";
+import { freeMetadata } from "./buf.ts";
 import type { XfsMount } from "./mount.ts";
 
 /**
@@ -128,8 +129,7 @@ function freeChunkBlocks(mp: XfsMount, ag: XfsPerag, chunk: InodeChunk): void {
   const fsbno = ag.agno * agBlocks + chunk.agbno;
   ag.chunks.delete(chunk.agbno);
   ag.freeChunks.delete(chunk);
-  mp.bufs.forget(fsbno, chunkBlocks);
-  freeExtent(mp, fsbno, chunkBlocks);
+  freeMetadata(mp, fsbno, chunkBlocks);
   mp.inodeCount -= INODES_PER_CHUNK;
   mp.inodesFree -= INODES_PER_CHUNK;
 }

@@ -142,8 +142,7 @@ export function xfsIget(
   const cached = iget(mp, ino);
   if (cached !== null) return cached as XfsInode;
   if (!inodeInUse(mp, ino)) return refuse(mp, `inode ${ino}: not in use`);
-  return andThen(mp.bufs.read(mp.geo.inoToFsb(ino), 1), (error) => {
-    if (error < 0) return error;
+  return mp.bufs.read(mp.geo.inoToFsb(ino), 1, () => {
     const disk = decodeInode(inodeRecord(mp, ino), ino, mp.geo);
     if ("reason" in disk) return refuse(mp, disk.reason);
     const content = disk.inline ?? readBlob(mp, disk.blob);
@@ -170,7 +169,8 @@ function loadInode(
 ): XfsInode | number {
   const name = `inode ${disk.ino}`;
   if (typeof content === "number") {
-    return refuse(mp, `${name}: content cannot be read`);
+    mp.complaint = `${name}: content cannot be read`;
+    return content;
   }
   // Another lookup may have been first while this one read.
   const other = iget(mp, disk.ino);
@@ -234,8 +234,7 @@ export function xfsIcreate(
 export function writeInode(ip: XfsInode): MaybePromise<number> {
   const { mount, ino } = ip;
   // The record shares its block with others.
-  return andThen(mount.bufs.read(mount.geo.inoToFsb(ino), 1), (error) => {
-    if (error < 0) return error;
+  return mount.bufs.read(mount.geo.inoToFsb(ino), 1, () => {
     const content = ip.dir !== null ? encodeDir(ip.dir) : encodeExtents(ip.df);
     const placed = placeContent(ip, content);
     if (placed < 0) return placed;

@@ -41,6 +41,7 @@ import {
   bmapPunchDelalloc,
   MAX_BMBT_EXTLEN,
 } from "./bmap.ts";
+import { freeAllEofblocks } from "./bmap-util.ts";
 import {
   BmbtIrec,
   DELAYSTARTBLOCK,
@@ -377,7 +378,7 @@ function xfsDirectWriteIomapBegin(
   length: number,
   flags: number,
   iomap: Iomap,
-): number {
+): MaybePromise<number> {
   const ip = inode as XfsInode;
   const { mount } = ip;
   const off = bToFsbt(mount, pos);
@@ -428,7 +429,7 @@ function writeDirect(
   length: number,
   dirty: number,
   iomap: Iomap,
-): number {
+): MaybePromise<number> {
   const { mount } = ip;
   const count = Math.min(length, MAX_MAP_BYTES);
   const off = bToFsbt(mount, pos);
@@ -437,6 +438,24 @@ function writeDirect(
   if (!beyond && imap.startblock === HOLESTARTBLOCK) {
     end = Math.min(end, imap.endoff);
   }
+  const error = allocateDirect(ip, off, end, dirty, iomap);
+  if (error !== -ENOSPC) return error;
+  // Others may have been promised more than they need.
+  return andThen(
+    freeAllEofblocks(mount),
+    () => allocateDirect(ip, off, end, dirty, iomap),
+  );
+}
+
+/** Blocks [off, end) of the file get space, or as many from `off` on as one mapping
+ * has. */
+function allocateDirect(
+  ip: XfsInode,
+  off: number,
+  end: number,
+  dirty: number,
+  iomap: Iomap,
+): number {
   ilockExcl(ip);
   let error = bmapiWrite(ip, off, end - off, imap);
   if (error === 0) {

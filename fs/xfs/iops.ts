@@ -7,7 +7,7 @@
  * @module
  */
 
-import { EEXIST, ENOENT, ENOTEMPTY } from "../../lib/errno.ts";
+import { EEXIST, ENOENT, ENOSPC, ENOTEMPTY } from "../../lib/errno.ts";
 import { andThen, type MaybePromise } from "../../lib/maybe-promise.ts";
 import { filemapWriteAndWaitRange } from "../../mm/filemap.ts";
 import { truncateSetsize } from "../../mm/truncate.ts";
@@ -24,6 +24,7 @@ import {
 } from "../fs.ts";
 import { currentTime, inodeDioWait, inodeLock, inodeUnlock } from "../inode.ts";
 import { bunmapi } from "./bmap.ts";
+import { freeAllEofblocks } from "./bmap-util.ts";
 import type { XfsDirEntry } from "./dir.ts";
 import { ilockExcl, xfsIcreate, xfsIget, type XfsInode } from "./inode.ts";
 import {
@@ -71,9 +72,27 @@ function lookup(dir: Inode, name: string): MaybePromise<Inode | number> {
 }
 
 /** Makes an inode and its first name (kernel: `xfs_create`). */
-function makeNode(dir: Inode, name: string, mode: number): Inode | number {
+function makeNode(
+  dir: Inode,
+  name: string,
+  mode: number,
+): MaybePromise<Inode | number> {
   const dp = dir as XfsInode;
-  const ip = xfsIcreate(dp.mount, dp.ino, mode);
+  const made = xfsIcreate(dp.mount, dp.ino, mode);
+  if (made !== -ENOSPC) return nameNode(dp, name, made);
+  // Files may have been promised more than they need.
+  return andThen(
+    freeAllEofblocks(dp.mount),
+    () => nameNode(dp, name, xfsIcreate(dp.mount, dp.ino, mode)),
+  );
+}
+
+/** A new inode gets its first name. */
+function nameNode(
+  dp: XfsInode,
+  name: string,
+  ip: XfsInode | number,
+): XfsInode | number {
   if (typeof ip === "number") return ip;
   addName(dp, name, ip);
   // The new directory's ".." is a name of its parent.
@@ -171,16 +190,17 @@ export function setattrSize(
   ip: XfsInode,
   size: number,
 ): MaybePromise<number> {
+  if (size === 0 && ip.size === 0 && ip.df.nextents === 0) return 0;
+  // Only then is it known where the file ends: a direct write may still move it.
+  return andThen(inodeDioWait(ip), () => changeSize(ip, size));
+}
+
+function changeSize(ip: XfsInode, size: number): MaybePromise<number> {
   const oldSize = ip.size;
-  if (size === 0 && oldSize === 0 && ip.df.nextents === 0) return 0;
   const didZero = { value: false };
-  const zeroed = andThen(
-    inodeDioWait(ip),
-    () =>
-      size > oldSize
-        ? xfsZeroRange(ip, oldSize, size - oldSize, didZero)
-        : truncatePage(ip, size, didZero),
-  );
+  const zeroed = size > oldSize
+    ? xfsZeroRange(ip, oldSize, size - oldSize, didZero)
+    : truncatePage(ip, size, didZero);
   const resized = andThen(zeroed, (error) => {
     if (error < 0) return error;
     return andThen(truncateSetsize(ip.mapping, size), () => 0);

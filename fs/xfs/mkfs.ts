@@ -12,7 +12,12 @@ import { Mm } from "../../mm/mm.ts";
 import { S_IFDIR } from "../fs.ts";
 import { claimDevice, releaseDevice } from "../super.ts";
 import { checkOptions, deviceCall, failure, type Syscall } from "../syscall.ts";
-import { AG_MIN_BYTES, XfsGeometry } from "./format.ts";
+import {
+  AG_MIN_BYTES,
+  MAX_BLOCKSIZE,
+  MIN_BLOCKSIZE,
+  XfsGeometry,
+} from "./format.ts";
 import { writeInode, xfsIcreate } from "./inode.ts";
 import { XfsMount } from "./mount.ts";
 import { unmountFs, xfsSuperOperations } from "./super.ts";
@@ -22,7 +27,6 @@ const DEFAULT_AG_COUNT = 4;
 /** Largest group, bytes (kernel: `XFS_AG_MAX_BYTES`). */
 const AG_MAX_BYTES = 2 ** 40;
 const LABEL_MAX = 12;
-const BLOCK_SIZES: readonly number[] = [512, 1024, 2048, 4096];
 
 /** What a file system is made with. */
 export interface MkfsXfsOptions {
@@ -45,7 +49,10 @@ function geometry(
 ): XfsGeometry {
   const fail = (message: string) => failure(call, EINVAL, message);
   const { blockSize = 4096, agCount, label = "" } = options;
-  if (!BLOCK_SIZES.includes(blockSize)) {
+  const isSize = Number.isInteger(blockSize) &&
+    Number.isInteger(Math.log2(blockSize)) &&
+    blockSize >= MIN_BLOCKSIZE && blockSize <= MAX_BLOCKSIZE;
+  if (!isSize) {
     throw fail(`blockSize ${show(blockSize)} is not 512, 1024, 2048 or 4096`);
   }
   const { logicalBlockSize } = device.limits;
@@ -61,9 +68,9 @@ function geometry(
       `device of ${bytes} bytes is too small; it takes ${AG_MIN_BYTES}`,
     );
   }
-  if (typeof label !== "string" || label.includes("\0")) {
-    throw fail(`label ${show(label)} is not text without NUL`);
-  }
+  const isText = typeof label === "string" && label.isWellFormed() &&
+    !label.includes("\0");
+  if (!isText) throw fail(`label ${show(label)} is not text without NUL`);
   if (new TextEncoder().encode(label).length > LABEL_MAX) {
     throw fail(`label ${show(label)} is longer than ${LABEL_MAX} bytes`);
   }
@@ -92,15 +99,12 @@ function divide(
   if (agBlocks * blockSize > AG_MAX_BYTES) {
     throw fail(`agCount ${agCount} makes groups above ${AG_MAX_BYTES} bytes`);
   }
-  const last = dblocks - (agCount - 1) * agBlocks;
-  return last * blockSize >= AG_MIN_BYTES / 2
-    ? new XfsGeometry(blockSize, dblocks, agCount, agBlocks)
-    : new XfsGeometry(
-      blockSize,
-      (agCount - 1) * agBlocks,
-      agCount - 1,
-      agBlocks,
-    );
+  // Rounded up, groups may hold all blocks before the last ones come.
+  const groups = Math.ceil(dblocks / agBlocks);
+  const whole = (groups - 1) * agBlocks;
+  return (dblocks - whole) * blockSize >= AG_MIN_BYTES / 2
+    ? new XfsGeometry(blockSize, dblocks, groups, agBlocks)
+    : new XfsGeometry(blockSize, whole, groups - 1, agBlocks);
 }
 
 /**

@@ -13,7 +13,7 @@
  */
 
 import { crc32c } from "../../lib/crc32c.ts";
-import { INODE_SIZE } from "./format.ts";
+import { AG_MIN_BYTES, INODE_SIZE } from "./format.ts";
 import type { XfsPerag } from "./ag.ts";
 import { BmbtIrec, IextCursor, type Ifork } from "./iext.ts";
 import type { XfsDir } from "./dir.ts";
@@ -34,6 +34,9 @@ const RUN_BYTES = 12;
 const EXTENT_BYTES = 20;
 /** Content that fits in the inode record, bytes. */
 export const INLINE_BYTES: number = INODE_SIZE - LITERAL;
+/** Bytes that a blob may have beyond its content: a block, and what the groups'
+ * blob may need when its own blocks are taken. */
+const MAX_SPARE = 8192;
 /** Most runs of one blob. */
 export const MAX_RUNS: number = Math.floor(INLINE_BYTES / RUN_BYTES);
 
@@ -112,13 +115,19 @@ function view(data: Uint8Array): DataView {
   return new DataView(data.buffer, data.byteOffset, data.byteLength);
 }
 
+/** A whole number; a negative one is for {@linkcode getI64}. */
 function putU64(v: DataView, at: number, value: number): void {
-  v.setUint32(at, Math.floor(value / 2 ** 32));
-  v.setUint32(at + 4, value % 2 ** 32);
+  const high = Math.floor(value / 2 ** 32);
+  v.setUint32(at, high);
+  v.setUint32(at + 4, value - high * 2 ** 32);
 }
 
 function getU64(v: DataView, at: number): number {
   return v.getUint32(at) * 2 ** 32 + v.getUint32(at + 4);
+}
+
+function getI64(v: DataView, at: number): number {
+  return v.getInt32(at) * 2 ** 32 + v.getUint32(at + 4);
 }
 
 /** Puts the checksum of `data`, whose field at `at` counts as zero, into that field. */
@@ -242,6 +251,9 @@ function checkSuper(
     return `${dblocks} blocks of ${blockSize} bytes do not fit in the ` +
       `${deviceBytes} bytes of the device`;
   }
+  if (agBlocks * blockSize < AG_MIN_BYTES) {
+    return `groups of ${agBlocks} blocks are below ${AG_MIN_BYTES} bytes`;
+  }
   const last = dblocks - (agCount - 1) * agBlocks;
   if (agCount < 1 || last <= AG_HEADER_BLOCKS || last > agBlocks) {
     return `${agCount} groups of ${agBlocks} blocks do not make ${dblocks}`;
@@ -261,9 +273,12 @@ function checkBlob(
       return `run ${start}+${count} lies outside the ${sb.dblocks} blocks`;
     }
   }
-  return blocks * sb.blockSize >= blob.length
-    ? null
-    : `${blocks} blocks do not hold ${blob.length} bytes`;
+  const spare = blocks * sb.blockSize - blob.length;
+  if (spare < 0) return `${blocks} blocks do not hold ${blob.length} bytes`;
+  // Room is made for what is read: there must be no more of it than is used.
+  return spare > MAX_SPARE || blocks > sb.dblocks
+    ? `${blocks} blocks are too many for ${blob.length} bytes`
+    : null;
 }
 
 /**
@@ -323,18 +338,25 @@ export function decodeInode(
   const blob = { length: isInline ? 0 : length, crc: v.getUint32(76), runs };
   const wrong = checkBlob(blob, sb);
   if (wrong !== null) return corrupt(`${name}: ${wrong}`);
+  const nlink = v.getUint32(16);
+  if (nlink === 0) return corrupt(`${name}: no links`);
+  const size = getU64(v, 32);
+  const nblocks = getU64(v, 40);
+  if (!Number.isSafeInteger(size) || nblocks > sb.dblocks) {
+    return corrupt(`${name}: size ${size}, blocks ${nblocks}`);
+  }
   return {
     ino,
     mode: v.getUint16(2),
-    nlink: v.getUint32(16),
+    nlink,
     uid: v.getUint32(20),
     gid: v.getUint32(24),
     diflags: v.getUint32(28),
-    size: getU64(v, 32),
-    nblocks: getU64(v, 40),
-    atime: getU64(v, 48),
-    mtime: getU64(v, 56),
-    ctime: getU64(v, 64),
+    size,
+    nblocks,
+    atime: getI64(v, 48),
+    mtime: getI64(v, 56),
+    ctime: getI64(v, 64),
     inline: isInline ? data.slice(LITERAL, LITERAL + length) : null,
     blob,
   };

@@ -61,16 +61,17 @@ function parseOptions(text: string): XfsMountOptions | MountError {
   const options: XfsMountOptions = { allocsizeLog: null };
   for (const option of text.split(",")) {
     if (option === "") continue;
-    const [name, value] = option.split("=", 2) as [string, string?];
+    const [name, ...rest] = option.split("=");
     if (name !== "allocsize") {
       return mountError(-EINVAL, `unknown mount option "${name}"`);
     }
-    const bytes = parseSize(value ?? "");
+    const value = rest.join("=");
+    const bytes = parseSize(value);
     const log = Math.log2(bytes);
     if (!Number.isInteger(log) || log < MIN_IO_LOG || log > MAX_IO_LOG) {
       return mountError(
         -EINVAL,
-        `mount option allocsize=${value ?? ""} is no power of two ` +
+        `mount option allocsize=${value} is no power of two ` +
           `from 4k to 1g`,
       );
     }
@@ -147,9 +148,11 @@ function mountDisk(
   mp.rootIno = disk.rootIno;
   mp.groups = disk.groups;
   return andThen(readBlob(mp, mp.groups), (content) => {
-    const wrong = typeof content === "number"
-      ? `free space cannot be read: ${errnoName(content)}`
-      : decodeGroups(content, mp.ags, geo.chunkBlocks);
+    if (typeof content === "number") {
+      const why = `free space cannot be read: ${errnoName(content)}`;
+      return mountError(content, why);
+    }
+    const wrong = decodeGroups(content, mp.ags, geo.chunkBlocks);
     if (wrong !== null) return mountError(-EFSCORRUPTED, wrong);
     mp.countFree();
     return mountRoot(mp);
@@ -219,8 +222,9 @@ function syncFs(sb: SuperBlock): MaybePromise<number> {
   return andThen(flushed, (error) => {
     first ||= error;
     return andThen(blkdevIssueFlush(mp.bdev), (failed) => {
-      clearBusy(mp);
-      return first || failed;
+      first ||= failed;
+      if (first === 0) clearBusy(mp);
+      return first;
     });
   });
 }

@@ -116,7 +116,11 @@ Deno.test("bad arguments are refused before anything is written", async () => {
     ["offset -1 is negative", "EINVAL", () => file.writeSync(p, { at: -1 })],
     ["offset 1.5 is", "EINVAL", () => file.writeSync(p, { at: 1.5 })],
     ["offset NaN is", "EINVAL", () => file.readSync(p, { at: NaN })],
-    ["offset 1 is not", "EINVAL", () => file.readSync(p, { at: "1" as never })],
+    [
+      'offset "1" is not',
+      "EINVAL",
+      () => file.readSync(p, { at: "1" as never }),
+    ],
     ["out of range", "EFBIG", () => file.writeSync(p, { at: 2 ** 53 })],
     ['option "offset"', "EINVAL", () => {
       file.writeSync(p, { offset: 1 } as never);
@@ -125,7 +129,7 @@ Deno.test("bad arguments are refused before anything is written", async () => {
       file.readSync(p, { append: true } as never);
     }],
     ["nowait is 1", "EINVAL", () => file.readSync(p, { nowait: 1 as never })],
-    ["buffer abc", "EFAULT", () => file.writeSync("abc" as never)],
+    ['buffer "abc"', "EFAULT", () => file.writeSync("abc" as never)],
     ["length -1 is negative", "EINVAL", () => file.truncateSync(-1)],
     ["", "EFBIG", () => file.truncateSync(2 ** 40 + 1)],
     ["offset -1", "EINVAL", () => file.fallocateSync(0, -1, 1)],
@@ -134,7 +138,7 @@ Deno.test("bad arguments are refused before anything is written", async () => {
     ["flags 8", "EINVAL", () => file.syncRangeSync(0, 0, 8)],
     ["length -5", "EINVAL", () => file.syncRangeSync(0, -5, 7)],
     ['option "from"', "EINVAL", () => file.fiemapSync({ from: 0 } as never)],
-    ["max is 0", "EINVAL", () => file.fiemapSync({ max: 0 })],
+    ["max 0 is", "EINVAL", () => file.fiemapSync({ max: 0 })],
     ["map the extents", "EOPNOTSUPP", () => file.fiemapSync()],
     ['advice "soon"', "EINVAL", () => file.adviseSync("soon" as never)],
   ];
@@ -268,6 +272,21 @@ Deno.test("close() lets calls in flight finish, and unmount() is EBUSY until the
   assertEquals(codeOf(() => file.statSync()), "EBADF");
   iocbs[0]!.kiComplete!(iocbs[0]!, 4);
   assertEquals(await call, 4);
+  await fs.unmount();
+});
+
+Deno.test("close() lets every kind of call in flight finish first", async () => {
+  const { fs, file, ram } = await open({}, "hello");
+  const inode = fs.superBlock.inodes.get(file.statSync().ino)!;
+  fs.unlinkSync("a");
+  assert(inode.rwsem.tryDownWrite());
+  const call = file.truncate(2);
+  file.close();
+  assertEquals(ram.evicted, []);
+  assertEquals(await codeOfAsync(() => fs.unmount()), "EBUSY");
+  inode.rwsem.upWrite();
+  await call;
+  assertEquals([inode.size, ram.evicted], [2, [inode.ino]]);
   await fs.unmount();
 });
 

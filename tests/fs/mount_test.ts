@@ -8,9 +8,9 @@ Deno.test("mount() refuses what it cannot use, naming it", async () => {
   const { fs, ram, bdev } = await ramMount();
   const { type } = ram;
   const rows: [string, string, () => Promise<unknown>][] = [
-    ["null0 is mounted", "EBUSY", () => mount(bdev, type)],
+    ["null0 is in use", "EBUSY", () => mount(bdev, type)],
     ["device 5", "EINVAL", () => mount(5 as never, type)],
-    ["type xfs", "EINVAL", () => mount(bdev, "xfs" as never)],
+    ['type "xfs"', "EINVAL", () => mount(bdev, "xfs" as never)],
     ['option "mem"', "EINVAL", () => mount(bdev, type, { mem: 1 } as never)],
     ["memory -1", "EINVAL", () => mount(bdev, type, { memory: -1 })],
   ];
@@ -120,7 +120,7 @@ Deno.test("open() refuses bad options, naming them", async () => {
     ["none of read, write and append", { create: true }],
     ["none of read, write and append", {}],
     ['option "creat"', { read: true, creat: true }],
-    ["read is yes", { read: "yes" }],
+    ['read is "yes"', { read: "yes" }],
     ["mode 4096", { write: true, create: true, mode: 0o10000 }],
     ["mode -1", { write: true, create: true, mode: -1 }],
     ["options are null", null],

@@ -56,6 +56,10 @@ const table: [string, string, (fs: Mount) => unknown][] = [
   ["create of 255 bytes in 85 characters", "none", (fs) => {
     fs.openSync("€".repeat(85), create).close();
   }],
+  ["truncate of a file on a read-only file system", "EROFS", (fs) => {
+    fs.superBlock.readOnly = true;
+    fs.truncateSync("g");
+  }],
   ["lookup of 256 bytes", "ENAMETOOLONG", (fs) => fs.statSync(LONG + "x")],
   ["path of 4096 bytes", "ENAMETOOLONG", (fs) => {
     fs.statSync("/".repeat(4096));
@@ -260,6 +264,24 @@ Deno.test("renames across directories in both directions do not wait for each ot
   ]);
   const names = list(fs, "/").filter((name) => /\d$/.test(name));
   assertEquals(names, ["/a/sub/2", "/b/1", "/b/4"]);
+  await fs.unmount();
+});
+
+Deno.test("renames of and below the same two directories do not wait for each other", async () => {
+  const gate = Promise.withResolvers<void>();
+  const { fs } = await ramMount({
+    lookup: (name) => name === "slow" ? gate.promise : undefined,
+  });
+  fs.mkdirSync("p");
+  fs.mkdirSync("p/a");
+  fs.mkdirSync("p/b");
+  fs.openSync("p/b/f", create).close();
+  const slow = codeOfAsync(() => fs.stat("p/a/slow"));
+  const outer = codeOfAsync(() => fs.rename("p/a", "p/b"));
+  const inner = codeOfAsync(() => fs.rename("p/b/f", "p/a/f"));
+  gate.resolve();
+  const codes = await Promise.all([slow, outer, inner]);
+  assertEquals(codes, ["ENOENT", "EEXIST", "none"]);
   await fs.unmount();
 });
 

@@ -163,6 +163,16 @@ test("buffered write 39: memory that cannot be read at all is -EFAULT", async ()
   assertEquals(t.folio(0)!.locked, false);
 });
 
+test("buffered write 39: memory that goes while a block is read is -EFAULT", async () => {
+  const t = new TestFs({ size: 4096, rows: [[0, 4096, IOMAP_MAPPED]] });
+  const data = new Uint8Array(100);
+  const written = t.write(100, data);
+  data.buffer.transfer();
+  assertEquals(await written, -EFAULT);
+  assertEquals(t.folio(0)!.refcount, 1);
+  assertEquals(t.folio(0)!.dirty, false);
+});
+
 test("buffered write 40: i_size moves before the folio is unlocked, and end is told", async () => {
   const t = new TestFs();
   const sizes: [number, boolean][] = [];

@@ -143,6 +143,8 @@ export interface Options {
   /** Largest folio, log2 pages; 0. */
   maxOrder?: number;
   deviceSize?: number;
+  /** Most bytes of folios. */
+  memory?: number;
   /** What a write into a hole gets; DELALLOC. */
   allocate?: number;
 }
@@ -169,7 +171,8 @@ export class TestFs {
 
   constructor(options: Options = {}) {
     this.dev = new TestDevice(this.clock, options.deviceSize ?? 8 * KiB * KiB);
-    this.mm = new Mm(this.clock);
+    const { memory } = options;
+    this.mm = new Mm(this.clock, memory === undefined ? {} : { memory });
     this.allocate = options.allocate ?? IOMAP_DELALLOC;
     const sb = new SuperBlock(this.dev, this.mm, {
       evictInode: () => {},

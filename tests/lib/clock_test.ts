@@ -80,9 +80,30 @@ Deno.test("VirtualClock.runUntil() stops at the event that brings the condition 
   clock.runUntil(() => false);
 });
 
+Deno.test("VirtualClock.runUntil() does not wait for tasks that sleep", async () => {
+  const clock = new VirtualClock();
+  const order: string[] = [];
+  const slept = [5, 3600e9].map((ns) =>
+    clock.sleep(ns).then(() => order.push(`sleep ${ns}`))
+  );
+  clock.at(10, () => order.push("event"), undefined);
+  assertFalse(clock.runUntil(() => false));
+  assertEquals([clock.now(), order], [10, ["event"]]);
+  await Promise.all(slept);
+  assertEquals(order, ["event", "sleep 5", "sleep 3600000000000"]);
+  assertEquals(clock.now(), 3600e9);
+});
+
+Deno.test("RealClock.runUntil() does not wait for tasks that sleep", async () => {
+  const clock = new RealClock();
+  const slept = clock.sleep(5 * MSEC);
+  assertFalse(clock.runUntil(() => clock.now() >= 5 * MSEC));
+  await slept;
+});
+
 Deno.test("RealClock runs events in order and not before they are due", async () => {
   const clock = new RealClock();
-  const start = clock.now() + MSEC;
+  const start = clock.now() + 50 * MSEC;
   const order: number[] = [];
   const late: number[] = [];
   const all = [3 * MSEC, 50 * USEC, MSEC, 0].map((ns) =>
@@ -106,4 +127,41 @@ Deno.test("RealClock.runUntil() waits for what is due in place", () => {
   const id = clock.at(clock.now() + 3600e9, () => {}, undefined);
   assert(clock.runUntil(() => done));
   clock.cancel(id);
+});
+
+Deno.test("RealClock.cancel() of the last event lets the process end", () => {
+  const clock = new RealClock();
+  const id = clock.at(clock.now() + 3600e9, () => {}, undefined);
+  clock.cancel(id);
+  // A timer that were left would fail the sanitizer.
+});
+
+Deno.test("RealClock.cancel() keeps the events behind the one that is taken back", async () => {
+  const clock = new RealClock();
+  const due = clock.now() + 5 * MSEC;
+  const ran = new Promise<number>((resolve) =>
+    clock.at(due, () => resolve(clock.now()), undefined)
+  );
+  clock.cancel(clock.at(due - MSEC, () => {}, undefined));
+  assert(await ran >= due);
+});
+
+Deno.test("RealClock goes on after an event that throws", async () => {
+  const clock = new RealClock();
+  const seen = new Promise<unknown>((resolve) =>
+    addEventListener("error", (event) => {
+      event.preventDefault();
+      resolve(event.error);
+    }, { once: true })
+  );
+  const due = clock.now() + MSEC;
+  const crash = new Error("of the event");
+  clock.at(due, () => {
+    throw crash;
+  }, undefined);
+  const after = new Promise<void>((resolve) =>
+    clock.at(due, resolve, undefined)
+  );
+  await after;
+  assertEquals(await seen, crash);
 });

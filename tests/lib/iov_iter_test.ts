@@ -73,3 +73,17 @@ Deno.test("IovIter copies, skips, goes back and zeroes as one flat buffer would"
     assertEquals(joined, flat);
   }
 });
+
+Deno.test("IovIter stops where the caller's memory has gone meanwhile", () => {
+  const other = new Uint8Array(8);
+  for (const at of [0, 3]) {
+    const buffer = new Uint8Array(8);
+    const iter = new IovIter(buffer);
+    iter.advance(at);
+    buffer.buffer.transfer();
+    assertEquals(iter.copyTo(other, 0, 4), 0);
+    assertEquals(iter.copyFrom(other, 0, 4), 0);
+    assertEquals(iter.zero(4), 0);
+    assertEquals(iter.count, 8 - at);
+  }
+});

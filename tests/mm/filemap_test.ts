@@ -1,5 +1,13 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
-import { EAGAIN, EINVAL, EIO, ENOENT, ENOSPC, ENXIO } from "../../lib/errno.ts";
+import {
+  EAGAIN,
+  EFAULT,
+  EINVAL,
+  EIO,
+  ENOENT,
+  ENOSPC,
+  ENXIO,
+} from "../../lib/errno.ts";
 import { IovIter } from "../../lib/iov-iter.ts";
 import { mappingSetError } from "../../mm/address-space.ts";
 import {
@@ -314,6 +322,25 @@ Deno.test("filemapRead() stops at the new end when the file shrinks while it wai
   const reading = file.open().read(0, 4 * PAGE);
   file.size = 5000;
   assertEquals(await reading, 5000);
+});
+
+Deno.test("filemapRead() answers -EFAULT when its memory goes while it waits", async () => {
+  const file = new FakeFile({ size: 8 * PAGE });
+  file.latency = 1000;
+  const buffer = new Uint8Array(2 * PAGE);
+  const reader = file.open();
+  const read = filemapRead(reader, new IovIter(buffer));
+  buffer.buffer.transfer();
+  assertEquals(await read, -EFAULT);
+  // All of it is cached now: the same without a wait.
+  assertEquals(filemapRead(reader, new IovIter(buffer)), 0);
+  const gone = new IovIter(new Uint8Array(0));
+  gone.count = PAGE;
+  assertEquals(filemapRead(reader, gone), -EFAULT);
+  const half = new IovIter(new Uint8Array(100));
+  half.count = PAGE;
+  assertEquals(filemapRead(reader, half), 100);
+  assertEquals(filemapLookup(file.mapping, 0)!.refcount, 1);
 });
 
 Deno.test("filemapRead() looks again when the folio it waited for is truncated", async () => {

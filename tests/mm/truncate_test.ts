@@ -99,6 +99,21 @@ Deno.test("truncatePagecacheRange() splits a large folio around the range", asyn
   assertEquals(file.mm.nrPages, 0);
 });
 
+Deno.test("truncatePagecacheRange() splits a folio that a sync has yet to write", async () => {
+  const file = new FakeFile({ maxOrder: 4 });
+  file.latency = 1000;
+  await file.fill(0, 1, 1);
+  await filemapFdatawriteRange(file.mapping, 0, PAGE - 1, true);
+  await file.fill(0, 1, 2);
+  await file.fill(16, 16, 1);
+  // It waits for the first folio's writeback; what follows is only marked so far.
+  const synced = filemapWriteAndWaitRange(file.mapping, 0, Infinity);
+  assertInstanceOf(synced, Promise);
+  truncatePagecacheRange(file.mapping, 27 * PAGE, Infinity);
+  assertEquals(await synced, 0);
+  assertEquals(file.log, ["w 0", "w 0", "w 16", "w 24", "w 26"]);
+});
+
 Deno.test("truncatePagecacheRange() gives the memory behind the end back", async () => {
   const file = await oneLarge();
   truncatePagecacheRange(file.mapping, 3 * PAGE, Infinity);

@@ -19,13 +19,24 @@ const LOWER = ["lib"];
 const ALLOWED: Record<string, string[]> = {
   "lib": [],
   "block": ["lib"],
+  "block/dm": ["lib", "block"],
   "block/nvme": ["lib", "block"],
   "mm": ["lib"],
   "fs": ["lib", "mm", "block"],
   "iomap": ["lib", "mm", "block", "fs"],
   "dax": ["lib", "mm", "block", "fs", "iomap"],
   "fs/xfs": ["lib", "mm", "block", "fs", "iomap", "dax"],
-  ".": ["lib", "mm", "block", "block/nvme", "fs", "iomap", "dax", "fs/xfs"],
+  ".": [
+    "lib",
+    "mm",
+    "block",
+    "block/dm",
+    "block/nvme",
+    "fs",
+    "iomap",
+    "dax",
+    "fs/xfs",
+  ],
 };
 /** What tools may import: the public entry points, and each other. */
 const ENTRY_POINTS = ["mod.ts", "iomap/mod.ts", "block/mod.ts"];
@@ -74,7 +85,9 @@ function complaint({ from, specifier }: Import): string | null {
   }
   const target = relative(ROOT, resolve(ROOT, dirname(from), specifier));
   const there = room(target);
-  if (there === here) return null;
+  if (there === here || (from === "block/mod.ts" && there === "block/dm")) {
+    return null;
+  }
   if (isTool) {
     return ENTRY_POINTS.includes(target)
       ? null
@@ -101,6 +114,8 @@ Deno.test("the import table finds what it forbids", () => {
     { from: "lib/a.ts", specifier: "../mm/b.ts" },
     { from: "mm/a.ts", specifier: "../block/b.ts" },
     { from: "block/a.ts", specifier: "./nvme/b.ts" },
+    { from: "block/a.ts", specifier: "./dm/mod.ts" },
+    { from: "block/dm/a.ts", specifier: "../nvme/b.ts" },
     { from: "fs/a.ts", specifier: "./xfs/b.ts" },
     { from: "iomap/a.ts", specifier: "@std/assert" },
     { from: "tools/a.ts", specifier: "../lib/clock.ts" },

@@ -180,6 +180,10 @@ Deno.test("JobParser reads values of each direction", () => {
     [8192, 2048, 2048],
   ]);
   assertEquals(job("rate_iops=2000,500").rateIops, [2000, 500, 500]);
+  // A range is `bsrange`; here the ends are for reads and writes.
+  assertEquals(job("bs=4k-16k").minBs, [4096, 16384, 16384]);
+  assertEquals(job("bs=4k,8k:16k").minBs, [4096, 8192, 16384]);
+  assertEquals(job("bs=(12k-8k),8k").minBs, [4096, 8192, 8192]);
 });
 
 Deno.test("JobParser shares what bssplit leaves open", () => {
@@ -240,6 +244,11 @@ const WRONG: [string, string][] = [
     "max value out of range: 2 (1 max)\nfio: failed parsing direct=2\n" +
     "rwmixread: max value out of range: 150 (100 max)\n" +
     "fio: failed parsing rwmixread=150\nfio: job a dropped\n",
+  ],
+  [
+    "[a]\nrw=rw:abc\n",
+    "fio: rw postfix parsing failed\nfio: failed parsing rw=rw:abc\n" +
+    "fio: job a dropped\n",
   ],
   ["[a]\ndirect=yes\n", "fio: failed parsing direct=yes\nfio: job a dropped\n"],
   ["rw=read\n[a]\n", "fio: option <rw=read> outside of [] job section\n"],

@@ -118,6 +118,10 @@ class FakeFile implements IoFile {
     this.#storage.log.push(`invalidate ${this.#path}`);
     return Promise.resolve();
   }
+  advise(order: string): Promise<void> {
+    this.#storage.log.push(`advise ${this.#path} ${order}`);
+    return Promise.resolve();
+  }
   close(): Promise<void> {
     this.#storage.log.push(`close ${this.#path}`);
     return Promise.resolve();
@@ -211,6 +215,8 @@ Deno.test("runJobs() moves io_size bytes, number_ios I/Os, or loops", async () =
   assertEquals(await of("io_size=8k"), 2);
   assertEquals(await of("number_ios=5"), 5);
   assertEquals(await of("loops=3"), 48);
+  assertEquals(await of("io_size=256k\nloops=2"), 64);
+  assertEquals(await of("io_size=96k\nloops=3"), 48);
 });
 
 Deno.test("runJobs() counts syncs apart, and issues none after the last write", async () => {
@@ -334,6 +340,31 @@ Deno.test("runJobs() thinks after every few blocks", async () => {
   assertEquals(jobs[0]!.jobRuntimeMs, 4);
 });
 
+Deno.test("runJobs() thinks after blocks that are done, or issued if told so", async () => {
+  const runtime = async (type: string) => {
+    const { jobs } = await run(
+      "[a]\nrw=read\nsize=64k\ndirect=1\nioengine=libaio\niodepth=8\n" +
+        `thinktime=1ms\nthinktime_blocks=4\nthinktime_blocks_type=${type}\n`,
+    );
+    return jobs[0]!.jobRuntimeMs;
+  };
+  // As fio's own run shows with longer pauses.
+  assertEquals([await runtime("complete"), await runtime("issue")], [2, 4]);
+});
+
+Deno.test("runJobs() tells the host the order of its I/O, as fadvise_hint says", async () => {
+  const hints = async (text: string) => {
+    const { storage } = await run(`[a]\nsize=4k\n${text}\n`);
+    return storage.log.filter((line) => line.startsWith("advise"));
+  };
+  assertEquals(await hints("rw=read"), ["advise a.0.0 sequential"]);
+  assertEquals(await hints("rw=randread"), ["advise a.0.0 random"]);
+  const other = "rw=read\nfadvise_hint=random";
+  assertEquals(await hints(other), ["advise a.0.0 random"]);
+  assertEquals(await hints("rw=read\nfadvise_hint=0"), []);
+  assertEquals(await hints("rw=read\ndirect=1"), []);
+});
+
 Deno.test("runJobs() goes on after a short transfer, and counts it", async () => {
   const storage = new FakeStorage();
   storage.atMost = 3000;
@@ -381,9 +412,11 @@ Deno.test("runJobs() fails a trim of a regular file", async () => {
   assert(jobs[0]!.errorText!.startsWith("func=td_io_queue"));
 });
 
-Deno.test("runJobs() does not run what cannot be set up", async () => {
+Deno.test("runJobs() does not run what cannot be set up, and reports it as failed", async () => {
   const noSize = await run("[a]\nrw=read\n");
-  assertEquals([noSize.failed, noSize.jobs.length], [1, 0]);
+  const [entry] = noSize.jobs;
+  assertEquals([noSize.failed, noSize.jobs.length], [1, 1]);
+  assertEquals([entry!.stats.error, entry!.stats.totalIos], [22, 0]);
   assertEquals(
     noSize.err,
     "a: you need to specify size=\n" +
@@ -397,7 +430,8 @@ Deno.test("runJobs() does not run what cannot be set up", async () => {
     noCreate.err,
     "fio: file creation disallowed by allow_file_create=0\n",
   );
-  assertEquals(noCreate.jobs.map((j) => j.name), ["b"]);
+  const listed = noCreate.jobs.map(({ name, stats }) => [name, stats.totalIos]);
+  assertEquals(listed, [["a", 0], ["b", 1]]);
 });
 
 Deno.test("runJobs() needs no files for the null engine", async () => {
@@ -562,4 +596,29 @@ Deno.test("fio runs on the bare device with --fs=none", async () => {
   assertEquals(code, 0);
   assert(out.includes("fsync/fdatasync/sync_file_range:"));
   assert(/nvme0n1: ios=\d+\/\d+/.test(out));
+});
+
+Deno.test("fio says what file it cannot use, and leaves it alone", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const job = ["--name=a", "--size=4k"];
+    const table: [string[], string][] = [
+      [[folder], `fio: unable to open '${folder}' job file\n`],
+      [[`--output=${folder}/none/o`, ...job], "fio: output file open error: "],
+      [[`--image=${folder}`, ...job], `fio: Cannot open image "${folder}"`],
+    ];
+    for (const [args, want] of table) {
+      const command = new Deno.Command(Deno.execPath(), {
+        args: ["run", "--no-check", "-RWE", "tools/fio.ts", ...args],
+        cwd: new URL("../../", import.meta.url),
+        env: { NO_COLOR: "1" },
+      });
+      const { code, stderr } = await command.output();
+      const err = new TextDecoder().decode(stderr);
+      assert(code === 1 && err.startsWith(want), `${code} ${err}`);
+    }
+    assertEquals([...Deno.readDirSync(folder)], []);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });

@@ -63,6 +63,8 @@ export interface IoFile {
   syncRange(flags: number): Promise<void>;
   /** Drops what is cached and clean. */
   invalidate(): Promise<void>;
+  /** Says in which order I/O will come. */
+  advise(order: "random" | "sequential"): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -250,6 +252,10 @@ class MountedFile implements IoFile {
     return this.#file.advise("dontneed");
   }
 
+  advise(order: "random" | "sequential"): Promise<void> {
+    return this.#file.advise(order);
+  }
+
   async close(): Promise<void> {
     await this.#file[Symbol.asyncDispose]();
   }
@@ -361,6 +367,10 @@ class RawFile implements IoFile {
     return Promise.resolve();
   }
 
+  advise(): Promise<void> {
+    return Promise.resolve();
+  }
+
   close(): Promise<void> {
     return Promise.resolve();
   }
@@ -422,6 +432,9 @@ export class NullFile implements IoFile {
     return Promise.resolve();
   }
   invalidate(): Promise<void> {
+    return Promise.resolve();
+  }
+  advise(): Promise<void> {
     return Promise.resolve();
   }
   close(): Promise<void> {

@@ -116,7 +116,7 @@ export class Progress {
 }
 
 /** fio's letter for what a job does. */
-export function jobLetter(job: Job): string {
+function jobLetter(job: Job): string {
   switch (job.phase) {
     case "setup":
       return "P";

@@ -140,7 +140,7 @@ export class Job {
   readonly #context: JobContext;
   readonly #stream: IoStream<JobFile>;
   readonly #clock: Clock;
-  readonly #limit: number;
+  readonly #ioSize: number;
   #epoch = 0;
   #rampEnd = 0;
   #deadline = Infinity;
@@ -148,9 +148,12 @@ export class Job {
   #issuedBytes = 0;
   #passBytes = 0;
   #doneBytes = 0;
+  #issuedIos = 0;
+  #doneIos = 0;
   #tick = 0;
   #pacer: Pacer | null;
-  #thinkLeft: number;
+  /** I/Os, by `thinktime_blocks_type`, at the last pause. */
+  #thoughtAt = 0;
   #fillSeeds: Taus88;
   // Asynchronous engine.
   readonly #free: Slot[] = [];
@@ -187,7 +190,7 @@ export class Job {
     this.#context = context;
     this.#clock = context.clock;
     this.#stream = new IoStream(o, files, place.threadNumber, seed);
-    this.#limit = ioSize * Math.max(1, o.loops);
+    this.#ioSize = ioSize;
     this.stats = new JobStats({
       percentiles: o.percentileList,
       clatPercentiles: o.clatPercentiles,
@@ -197,7 +200,6 @@ export class Job {
     });
     const poisson = SEED_POISSON.map((i) => this.#stream.seedOf(i));
     this.#pacer = Pacer.isNeeded(o) ? new Pacer(o, poisson) : null;
-    this.#thinkLeft = o.thinktimeBlocks;
     this.#fillSeeds = new Taus88(this.#stream.seedOf(SEED_BUFFER));
   }
 
@@ -210,8 +212,13 @@ export class Job {
     const byTime = o.runtime > 0
       ? spent / ((o.runtime + o.rampTime) * USEC)
       : 0;
-    const byBytes = o.timeBased ? 0 : this.#doneBytes / this.#limit;
+    const byBytes = o.timeBased ? 0 : this.#doneBytes / this.#limit();
     return Math.min(1, Math.max(byTime, byBytes));
+  }
+
+  /** Bytes of all loops. */
+  #limit(): number {
+    return this.#ioSize * Math.max(1, this.options.loops);
   }
 
   /** Runs the job to its end; what fails is in {@linkcode stats}. */
@@ -243,7 +250,10 @@ export class Job {
     for (const file of this.files) {
       try {
         file.handle = await this.#context.open(file, how);
-        if (invalidate && !direct) await file.handle.invalidate();
+        if (direct) continue;
+        if (invalidate) await file.handle.invalidate();
+        const advice = this.#advice();
+        if (advice !== null) await file.handle.advise(advice);
       } catch (error) {
         this.#context.err(`fio: ${(error as Error).message}\n`);
         this.#fail(error, "open");
@@ -251,6 +261,13 @@ export class Job {
       }
     }
     return true;
+  }
+
+  /** What the host is told of the I/O to come (`fadvise_hint`). */
+  #advice(): "random" | "sequential" | null {
+    const { fadviseHint, random } = this.options;
+    if (fadviseHint !== "pattern") return fadviseHint;
+    return random ? "random" : "sequential";
   }
 
   #begin(): void {
@@ -329,7 +346,8 @@ export class Job {
     if (this.stats.error !== 0 || this.#outOfTime) return false;
     if (o.timeBased || loops > 0) return true;
     if (this.#reachedNumber()) return false;
-    const left = this.#limit - this.#issuedBytes;
+    // Once the loops are over, they do not count.
+    const left = this.#ioSize - this.#issuedBytes;
     if (left < largestBlock(o)) return false;
     const wantsMore = o.ioSize.bytes > 0 || o.ioSize.percent > 0;
     return wantsMore || !this.#stream.exhausted;
@@ -352,7 +370,7 @@ export class Job {
       return false;
     }
     if (this.options.timeBased) return true;
-    return this.#issuedBytes < this.#limit && !this.#reachedNumber();
+    return this.#issuedBytes < this.#limit() && !this.#reachedNumber();
   }
 
   /** Chooses the next I/O; false at the end of the pass. */
@@ -401,6 +419,7 @@ export class Job {
     this.#issuedBytes += io.length;
     this.#passBytes += io.length;
     if (io.ddir >= DDIR_SYNC) return;
+    this.#issuedIos++;
     if (this.options.refillBuffers && io.ddir === DDIR_WRITE) {
       fillBuffer(io.buffer, this.#fillSeeds.next());
     }
@@ -435,6 +454,7 @@ export class Job {
     if (slot.ddir >= DDIR_SYNC) this.stats.addSync(lat);
     else {
       this.#doneBytes += slot.length;
+      this.#doneIos++;
       const ddir = slot.ddir as Ddir;
       this.stats.addSample(ddir, slot.length, -1, lat, lat, now);
     }
@@ -645,6 +665,7 @@ export class Job {
         continue;
       }
       this.#doneBytes += slot.length;
+      this.#doneIos++;
       const { start, issued, length } = slot;
       const ddir = slot.ddir as Ddir;
       this.stats.addSample(
@@ -664,8 +685,12 @@ export class Job {
   /** Waits between blocks (`thinktime`). */
   async #think(ddir: number): Promise<void> {
     const o = this.options;
-    if (ddir >= DDIR_SYNC || --this.#thinkLeft > 0) return;
-    this.#thinkLeft = o.thinktimeBlocks;
+    if (ddir >= DDIR_SYNC) return;
+    const ios = o.thinktimeBlocksType === "issue"
+      ? this.#issuedIos
+      : this.#doneIos;
+    if (ios < this.#thoughtAt + o.thinktimeBlocks) return;
+    this.#thoughtAt = ios;
     await this.#quiesce();
     const end = this.#clock.now() + o.thinktime * USEC;
     const until = Math.min(end, this.#deadline);

@@ -89,6 +89,8 @@ export interface JobOptions {
   overwrite: boolean;
   unlink: boolean;
   fallocate: "none" | "native" | "posix" | "keep" | "truncate";
+  /** `pattern`: after the job's own; null: none. */
+  fadviseHint: "pattern" | "random" | "sequential" | null;
   invalidate: boolean;
   ioengine: string;
   iodepth: number;
@@ -178,6 +180,7 @@ export function defaultOptions(): JobOptions {
     overwrite: false,
     unlink: false,
     fallocate: "native",
+    fadviseHint: "pattern",
     invalidate: true,
     ioengine: "psync",
     iodepth: 1,
@@ -360,7 +363,7 @@ function setRw(o: JobOptions, word: string, rest: string): string | void {
   if (rest === "") return;
   if (!o.random) {
     const add = parseInteger(rest);
-    if (add === null) return "";
+    if (add === null) return "fio: rw postfix parsing failed";
     o.seqAdd = add;
     return;
   }
@@ -667,6 +670,23 @@ export const OPTIONS: readonly OptionRow[] = [
       o.fallocate = word as JobOptions["fallocate"];
     },
   },
+  {
+    name: "fadvise_hint",
+    kind: "word",
+    words: words(
+      ["0", "Don't issue fadvise/madvise"],
+      ["1", "Advise using fio IO pattern"],
+      ["random", "Advise using FADV_RANDOM"],
+      ["sequential", "Advise using FADV_SEQUENTIAL"],
+    ),
+    set: (o, w) => {
+      o.fadviseHint = w === "0"
+        ? null
+        : w === "1"
+        ? "pattern"
+        : w as JobOptions["fadviseHint"];
+    },
+  },
   int("fsync", "fsync"),
   int("fdatasync", "fdatasync"),
   { name: "sync_file_range", kind: "text", set: setSyncFileRange },
@@ -791,10 +811,10 @@ export const OPTIONS: readonly OptionRow[] = [
  * Options that fio has and this program does not. A value after `=` changes
  * nothing in fio either, so it is accepted.
  */
-export const UNSUPPORTED: readonly string[] = (
+const UNSUPPORTED: readonly string[] = (
   "wait_for lockfile=none unique_filename=1 opendir ignore_error " +
   "serialize_overlap=0 io_submit_mode=inline fill_device=0 fill_fs=0 " +
-  "file_append=0 random_generator=tausworthe openfiles fadvise_hint=0 " +
+  "file_append=0 random_generator=tausworthe openfiles " +
   "write_barrier=0 atomic=0 verify_only=0 clocksource mem=malloc " +
   "iomem=malloc verify=0 do_verify verify_interval verify_offset " +
   "verify_pattern verify_fatal verify_dump verify_async verify_backlog " +

@@ -417,7 +417,8 @@ class ValueReader {
   }
 
   #triple(row: OptionRow & { kind: "triple" }, value: string) {
-    const parts = value.split(",");
+    // fio takes `4k-16k` for reads and writes, not for a range.
+    const parts = value.split(/,|(?<=^[^(]+)[:-]/);
     if (parts.length > 3) return NOTHING_TO_ADD;
     let last: number | null = null;
     for (let dir = 0; dir < 3; dir++) {

@@ -176,9 +176,10 @@ class Run {
     };
   }
 
-  /** Makes a job and its files; one that cannot be is counted as failed. */
+  /** Makes a job and its files; one that cannot be is reported, but not run. */
   async prepare(planned: Planned): Promise<void> {
     const { options } = planned.spec;
+    const seed = this.#options.seed;
     try {
       const region = options.ioengine === "null"
         ? this.#imagined(planned)
@@ -194,20 +195,22 @@ class Run {
         ? { ...this.#context, open: () => Promise.resolve(new NullFile()) }
         : this.#context;
       const { files, ioSize } = region;
-      const seed = this.#options.seed;
       const job = new Job(context, options, files, ioSize, planned, seed);
       this.#jobs.push({ job, planned });
     } catch (error) {
+      if (!(error instanceof SetupError)) this.#tellSetup(error);
+      const job = new Job(this.#context, options, [], 0, planned, seed);
+      job.stats.error = error instanceof SetupError ? EINVAL : errnoOf(error);
+      this.#jobs.push({ job, planned });
       this.#failed++;
-      if (error instanceof SetupError) return;
-      this.#tellSetup(error);
     }
   }
 
   /** Runs all jobs, each after those that it waits for. */
   async all(): Promise<void> {
     const { clock } = this.#storage;
-    const jobs = this.#jobs.map(({ job }) => job);
+    const ready = this.#jobs.filter(({ job }) => job.stats.error === 0);
+    const jobs = ready.map(({ job }) => job);
     const { progress } = this.#options;
     if (progress !== null) this.#progress = new Progress(jobs, clock, progress);
     this.#options.onStart();
@@ -215,7 +218,7 @@ class Run {
     let next = 0;
     while (next < jobs.length) {
       const together = [jobs[next++]!];
-      while (next < jobs.length && !this.#jobs[next]!.planned.barrier) {
+      while (next < jobs.length && !ready[next]!.planned.barrier) {
         together.push(jobs[next++]!);
       }
       // All of them count before the first one looks whether it is alone.

@@ -264,6 +264,20 @@ Deno.test("NvmeDevice drains with FUA what is written, and nothing else", async 
   device.close();
 });
 
+Deno.test("NvmeDevice keeps an earlier write that a failed FUA write was to replace", async () => {
+  const { device, media } = cached();
+  await submitBioWait(write(device, 1, 0x11));
+  const healthy = media.write.bind(media);
+  media.write = () => -EIO;
+  const failed = await submitBioWait(write(device, 1, 0x12, REQ_FUA));
+  assertEquals(failed, -ENODATA);
+  assertEquals(await read(device, 1), [0x11]);
+  media.write = healthy;
+  assertEquals(await blkdevIssueFlush(device), 0);
+  assertEquals(durable(media, 1), [0x11]);
+  device.close();
+});
+
 Deno.test("NvmeDevice makes earlier writes durable before a PREFLUSH write's data", async () => {
   const { device, media } = cached();
   await submitBioWait(write(device, 1, 0x11));
@@ -355,6 +369,30 @@ Deno.test("blkdevIssueZeroout() refuses a range that is not aligned, and reports
   });
   assertEquals(await blkdevIssueZeroout(failing, 0, 24), -ENODATA);
   assertEquals(failing.log.length, 3);
+});
+
+Deno.test("blkdevIssueZeroout() keeps to what a bio can hold, however much the device takes", async () => {
+  const device = new FakeDevice({
+    time: () => 0,
+    nrSectors: 2 ** 32,
+    limits: { maxWriteZeroesSectors: 2 ** 30 },
+  });
+  assertEquals(await blkdevIssueZeroout(device, 0, 2 ** 24), 0);
+  // 2^32 bytes less a block, and the rest.
+  assertEquals(device.log, [
+    `op9 0+${2 ** 23 - 1} @0`,
+    `op9 ${2 ** 23 - 1}+${2 ** 23 - 1} @0`,
+    `op9 ${2 ** 24 - 2}+2 @0`,
+  ]);
+});
+
+Deno.test("submitBio() 9. refuses what ends 4 GiB beyond the device", () => {
+  const { device } = cached();
+  const bio = new Bio(device, REQ_OP_WRITE_ZEROES);
+  bio.size = 2 ** 32 + 4096;
+  assertEquals(submit(bio).status, BLK_STS_IOERR);
+  assertEquals(device.stats.write.ios, 0);
+  device.close();
 });
 
 Deno.test("NvmeDevice.close() makes completed writes durable and ends the rest with OFFLINE", async () => {

@@ -68,6 +68,8 @@ Deno.test.each([
   ["group count", (v) => v.setUint32(24, 7), "7 groups"],
   ["blob length", (v) => v.setUint32(56, 9000), "do not hold 9000 bytes"],
   ["blob place", (v) => v.setUint32(112, 7), "lies outside"],
+  ["blob room", (v) => v.setUint32(120, 2 ** 20), "too many for 5000 bytes"],
+  ["group size", (v) => v.setUint32(28, 4095), "groups of 4095 blocks"],
 ] as [string, (v: DataView) => void, string][])(
   "decodeSuper() checks the $0 even when the checksum is right",
   (_name, change, expected) => {
@@ -116,6 +118,22 @@ Deno.test("encodeInode() and decodeInode() are inverse, with content in and out 
   };
   encodeInode(data, outside);
   assertEquals(decodeInode(data, inode.ino, sb), outside);
+});
+
+Deno.test("decodeInode() gives back times before 1970", () => {
+  const data = new Uint8Array(512);
+  const early = { ...inode, atime: -1, mtime: -4e6, ctime: -(2 ** 62) };
+  encodeInode(data, early);
+  assertEquals(decodeInode(data, inode.ino, sb), early);
+});
+
+Deno.test("decodeInode() refuses numbers that cannot be even when the checksum is right", () => {
+  for (const bad of [{ nlink: 0 }, { size: 2 ** 53 }, { nblocks: 2 ** 34 }]) {
+    const data = new Uint8Array(512);
+    encodeInode(data, { ...inode, ...bad });
+    const refusal = decodeInode(data, inode.ino, sb);
+    assert("reason" in refusal && !refusal.foreign, Object.keys(bad)[0]);
+  }
 });
 
 Deno.test("decodeInode() refuses another's record, a flipped bit, and one that was never written", () => {

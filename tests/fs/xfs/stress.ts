@@ -18,10 +18,12 @@ import {
   VirtualClock,
   xfs,
 } from "../../../mod.ts";
+import { clearBusy } from "../../../fs/xfs/alloc.ts";
 import type { XfsInode } from "../../../fs/xfs/inode.ts";
 import type { XfsMount } from "../../../fs/xfs/mount.ts";
 import { setWarningHandler } from "../../../lib/bug.ts";
 import { Prng } from "../../../lib/prng.ts";
+import { filemapRangeNeedsWriteback } from "../../../mm/filemap.ts";
 
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
@@ -256,9 +258,25 @@ export function checkIdle(sb: SuperBlock): void {
     assertEquals(dioCount, 0, `inode ${ino}: dioCount`);
     delayed += (inode as XfsInode).delayedBlocks;
   }
+  // Where a flush has failed, what was freed before still waits for the next one.
+  clearBusy(mp);
   let free = 0;
   for (const ag of mp.ags) free += ag.freeBlocks;
   assertEquals(mp.fdblocks + mp.poolBlocks + delayed, free, "free blocks");
+}
+
+/** A sync has ended: the range of the file is on the device, and its size says so. */
+export function checkWritten(
+  sb: SuperBlock,
+  ino: number,
+  start: number,
+  end: number,
+): void {
+  const { mapping, diskSize } = sb.inodes.get(ino) as XfsInode;
+  const left = end > start &&
+    filemapRangeNeedsWriteback(mapping, start, end - 1);
+  assert(!left, `${start} to ${end} is not written`);
+  assert(diskSize >= end, `size on the device is ${diskSize}, not ${end}`);
 }
 
 /** No folio is left once a file system is unmounted. */

@@ -25,6 +25,7 @@ import {
 import { Bio, submitBioWait } from "../../../block/bio.ts";
 import { REQ_OP_READ, REQ_OP_WRITE } from "../../../block/blk-types.ts";
 import { Prng } from "../../../lib/prng.ts";
+import { FailingDevice } from "./failing_device.ts";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -78,7 +79,7 @@ Deno.test.each([
   [{ agCount: 5 }, "agCount 5"],
   [{ agCount: 1.5 }, "agCount 1.5"],
   [{ label: "thirteen-byte" }, 'label "thirteen-byte"'],
-  [{ blocksize: 4096 }, 'unknown option "blocksize"'],
+  [{ blocksize: 4096 }, 'no option "blocksize"'],
 ] as [Record<string, unknown>, string][])(
   "mkfsXfs() refuses $1 and writes nothing",
   async (options, named) => {
@@ -156,6 +157,17 @@ Deno.test.each([
     nvme.close();
   },
 );
+
+Deno.test("mount() tells a device that cannot be read from an image that is damaged", async () => {
+  const nvme = device();
+  await mkfsXfs(nvme);
+  const failing = new FailingDevice(nvme);
+  failing.fails = (nth) => nth === 2;
+  const e = await failure(() => mount(failing, xfs));
+  assertEquals(e.code, "EIO");
+  assertStringIncludes(e.message, "free space cannot be read");
+  nvme.close();
+});
 
 Deno.test("mount() refuses an image that was not unmounted", async () => {
   const nvme = device();
@@ -396,6 +408,60 @@ Deno.test("appending grows the promised space unless allocsize= fixes it", async
   };
   assertEquals(await promised("allocsize=4k"), MiB);
   assert(await promised("") > MiB);
+});
+
+Deno.test("truncate() frees what a direct write in flight puts beyond the new end", async () => {
+  const nvme = device(64 * MiB, "tlc-dc");
+  await mkfsXfs(nvme);
+  {
+    await using fs = await mount(nvme, xfs);
+    using file = await fs.open("/a", { ...ALL, direct: true });
+    const written = file.write(bytes(64 * KiB, 1), { at: MiB });
+    const truncated = file.truncate(512 * KiB);
+    await Promise.all([written, truncated]);
+    assertEquals((await file.stat()).size, 512 * KiB);
+    assertEquals(await file.fiemap(), []);
+  }
+  nvme.close();
+});
+
+/** Files whose inodes take more than one block; the first has data to read. */
+async function makeMany(nvme: NvmeDevice): Promise<void> {
+  await mkfsXfs(nvme);
+  await using fs = await mount(nvme, xfs);
+  for (let i = 0; i < 40; i++) {
+    using file = await fs.open(`/f${i}`, ALL);
+    await file.write(new Uint8Array(i === 0 ? MiB : i));
+  }
+}
+
+// A synchronous call runs the clock past the ends of both, before either goes on.
+Deno.test("an inode is read whole while a sync forgets what it has written", async () => {
+  for (let delay = 0; delay < 10; delay++) {
+    const nvme = device(64 * MiB, "optane2");
+    await makeMany(nvme);
+    {
+      await using fs = await mount(nvme, xfs);
+      using file = await fs.open("/f0", ALL);
+      await file.truncate(MiB + 1);
+      const truncated = fs.truncate("/f39", 77);
+      const synced = fs.sync();
+      await nvme.clock.sleep(delay * 1000);
+      try {
+        file.readSync(new Uint8Array(4096), { at: MiB / 2 });
+      } catch (e) {
+        assertEquals((e as FsError).code, "EAGAIN");
+      }
+      await Promise.all([truncated, synced]);
+    }
+    const fs = await mount(nvme, xfs);
+    for (let i = 1; i < 39; i++) {
+      assertEquals((await fs.stat(`/f${i}`)).size, i);
+    }
+    assertEquals((await fs.stat("/f39")).size, 77);
+    await fs.unmount();
+    nvme.close();
+  }
 });
 
 Deno.test("an image in a file is found by the next who opens it", async () => {

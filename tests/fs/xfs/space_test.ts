@@ -1,0 +1,149 @@
+/**
+ * Where space comes from when it is short, and where a file system ends.
+ */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  createNvme,
+  FsError,
+  mkfsXfs,
+  mount,
+  type NvmeDevice,
+  VirtualClock,
+  xfs,
+} from "../../../mod.ts";
+import type { Bio } from "../../../block/bio.ts";
+import { opIsWrite } from "../../../block/blk-types.ts";
+import { BlockDevice, type QueueLimits } from "../../../block/blkdev.ts";
+import type { Clock } from "../../../lib/clock.ts";
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+const ALL = { read: true, write: true, create: true };
+
+Deno.test("mkfsXfs() makes no groups beyond the device, however many are asked for", async () => {
+  // 4999 groups of 4097 blocks are more than 5000 of 4096 and one.
+  const agCount = 5000;
+  const nvme = createNvme(new VirtualClock(), {
+    size: agCount * 16 * MiB + 4096,
+  });
+  await mkfsXfs(nvme, { agCount });
+  const fs = await mount(nvme, xfs);
+  assert(fs.statfs().blocks * 4096 < agCount * 16 * MiB);
+  await fs.unmount();
+  nvme.close();
+});
+
+/** A file system whose free space is promised to a file, beyond its end. */
+async function promised() {
+  const nvme = createNvme(new VirtualClock(), { size: 64 * MiB });
+  await mkfsXfs(nvme, { agCount: 1 });
+  const fs = await mount(nvme, xfs, { options: "allocsize=32m" });
+  const hog = await fs.open("/hog", ALL);
+  await hog.write(new Uint8Array(4 * KiB), { at: 0 });
+  const free = fs.statfs().blocksFree * 4096;
+  assert(free < 32 * MiB, `${free}`);
+  return { nvme, fs, hog };
+}
+
+Deno.test("a direct write gets the space that others were promised beyond their end", async () => {
+  const { nvme, fs, hog } = await promised();
+  const file = await fs.open("/direct", { ...ALL, direct: true });
+  const data = new Uint8Array(1 * MiB);
+  let done = 0;
+  while (done < 40 * MiB) done += await file.write(data, { at: done });
+  const full = await assertRejects(
+    async () => {
+      for (;;) done += await file.write(data, { at: done });
+    },
+    FsError,
+  );
+  assertEquals(full.code, "ENOSPC");
+  hog.close();
+  file.close();
+  await fs.unmount();
+  nvme.close();
+});
+
+Deno.test("open() makes a file in space that others were promised beyond their end", async () => {
+  const { nvme, fs, hog } = await promised();
+  const rest = await fs.open("/rest", ALL);
+  const { blocksFree } = fs.statfs();
+  await rest.fallocate(0, 0, blocksFree * 4096);
+  assertEquals(fs.statfs().blocksFree, 0);
+  // More than fit in the chunk of 64 inodes that is there.
+  for (let i = 0; i < 100; i++) (await fs.open(`/f${i}`, ALL)).close();
+  hog.close();
+  rest.close();
+  await fs.unmount();
+  nvme.close();
+});
+
+/** Hands requests on, and notes writes to where another write is still under way. */
+class OverlapDevice extends BlockDevice {
+  readonly name: string;
+  readonly clock: Clock;
+  readonly limits: QueueLimits;
+  readonly nrSectors: number;
+  readonly dev = { major: 0, minor: 0 };
+  readonly writeCache: boolean;
+  readonly fua: boolean;
+  readonly writing = new Set<{ start: number; end: number }>();
+  readonly overlaps: string[] = [];
+  readonly #inner: NvmeDevice;
+
+  constructor(inner: NvmeDevice) {
+    super();
+    this.#inner = inner;
+    this.name = inner.name;
+    this.clock = inner.clock;
+    this.limits = inner.limits;
+    this.nrSectors = inner.nrSectors;
+    this.writeCache = inner.writeCache;
+    this.fua = inner.fua;
+  }
+
+  submit(bio: Bio): void {
+    if (!opIsWrite(bio.opf) || bio.size === 0) return this.#inner.submit(bio);
+    const range = { start: bio.sector, end: bio.endSector };
+    for (const { start, end } of this.writing) {
+      if (range.start < end && start < range.end) {
+        this.overlaps.push(`${range.start}-${range.end} over ${start}-${end}`);
+      }
+    }
+    this.writing.add(range);
+    const { endIo } = bio;
+    bio.endIo = (done) => {
+      this.writing.delete(range);
+      done.endIo = endIo;
+      endIo?.(done);
+    };
+    this.#inner.submit(bio);
+  }
+}
+
+Deno.test("blocks of freed inodes are not written by others while a sync still writes them", async () => {
+  const nvme = createNvme(new VirtualClock(), {
+    size: 16 * MiB,
+    preset: "optane",
+  });
+  const device = new OverlapDevice(nvme);
+  await mkfsXfs(device);
+  const fs = await mount(device, xfs);
+  // The root and 63 files share the first inodes; the rest are freed with their blocks.
+  const names = Array.from({ length: 255 }, (_, i) => `/f${i}`);
+  for (const name of names) (await fs.open(name, ALL)).close();
+  const direct = await fs.open("/f0", { ...ALL, direct: true });
+
+  const synced = fs.sync();
+  while (device.writing.size === 0) await nvme.clock.sleep(100);
+  for (const name of names.slice(63)) await fs.unlink(name);
+  // What was freed may be used again, as far as the log goes.
+  await direct.sync();
+  await direct.write(new Uint8Array(32 * KiB), { at: 0 });
+  await synced;
+  assertEquals(device.overlaps, []);
+
+  direct.close();
+  await fs.unmount();
+  nvme.close();
+});
