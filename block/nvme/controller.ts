@@ -32,6 +32,7 @@ import {
   NVME_ID_CNS_NS,
   NVME_RW_FUA,
   NVME_SC_CMDID_CONFLICT,
+  NVME_SC_DATA_XFER_ERROR,
   NVME_SC_INVALID_FIELD,
   NVME_SC_INVALID_NS,
   NVME_SC_INVALID_OPCODE,
@@ -324,21 +325,19 @@ export class NvmeController {
     const memory = command.queue.pair.memory[command.cid];
     switch (opcode) {
       case NVME_CMD_READ:
-        return transfer(cache ?? this.media, false, at, len, memory!) === 0
-          ? NVME_SC_SUCCESS
-          : NVME_SC_READ_ERROR;
+        return transfer(cache ?? this.media, false, at, len, memory!);
       case NVME_CMD_FLUSH:
         return writeStatus(cache === null ? 0 : cache.drain(command.horizon));
     }
     const through = cache === null || command.fua;
     if (!through) cache.begin();
     const store = through ? this.media : cache;
-    const error = opcode === NVME_CMD_WRITE
+    const status = opcode === NVME_CMD_WRITE
       ? transfer(store, true, at, len, memory!)
-      : store.zero(at, len);
+      : writeStatus(store.zero(at, len));
     // What is on the media now is newer than what the cache has of it.
-    if (through && error === 0) cache?.forget(at, len);
-    return writeStatus(error);
+    if (through && status === NVME_SC_SUCCESS) cache?.forget(at, len);
+    return status;
   }
 
   /** A command is no longer under way. */
@@ -383,7 +382,7 @@ function writeStatus(error: number): number {
   return error === 0 ? NVME_SC_SUCCESS : NVME_SC_WRITE_FAULT;
 }
 
-/** Moves a command's bytes between the host's memory and the store; 0 or -EIO. */
+/** Moves a command's bytes between the host's memory and the store; a status. */
 function transfer(
   store: Store,
   isWrite: boolean,
@@ -396,13 +395,15 @@ function transfer(
   let done = 0;
   for (let i = memory.vecIndex; done < len; i++) {
     const { data, offset, len: room } = vecs[i]!;
+    // The buffer may have been transferred or shrunk since the command was sent.
+    if (offset + room > data.length) return NVME_SC_DATA_XFER_ERROR;
     const n = Math.min(room - skip, len - done);
     const error = isWrite
       ? store.write(at + done, data, offset + skip, n)
       : store.read(at + done, data, offset + skip, n);
-    if (error !== 0) return error;
+    if (error !== 0) return isWrite ? NVME_SC_WRITE_FAULT : NVME_SC_READ_ERROR;
     done += n;
     skip = 0;
   }
-  return 0;
+  return NVME_SC_SUCCESS;
 }

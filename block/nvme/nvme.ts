@@ -45,6 +45,8 @@ export const NVME_SC_INVALID_OPCODE = 0x001;
 export const NVME_SC_INVALID_FIELD = 0x002;
 /** The command identifier is that of a command under way. */
 export const NVME_SC_CMDID_CONFLICT = 0x003;
+/** The host's memory could not be read or written. */
+export const NVME_SC_DATA_XFER_ERROR = 0x004;
 /** The namespace does not exist. */
 export const NVME_SC_INVALID_NS = 0x00b;
 /** Beyond the end of the namespace. */

@@ -492,3 +492,18 @@ Deno.test("NvmeDevice 147. ends the same bios on the real clock, not before they
   assertEquals(await read(device, 0, 1, 2), [1, 2, 3]);
   device.close();
 });
+
+Deno.test("createNvme() device ends a command IOERR whose buffer is gone, and goes on", async () => {
+  const device = createNvme(new VirtualClock(), {
+    size: SIZE,
+    preset: "optane",
+  });
+  for (const op of [REQ_OP_READ, REQ_OP_WRITE]) {
+    const bio = makeBio(device, op, 0, 8);
+    const ended = submitBioWait(bio);
+    (bio.vecs[0]!.data.buffer as ArrayBuffer).transfer();
+    assertEquals(await ended, -EIO);
+    assertEquals(await submitBioWait(makeBio(device, op, 0, 8)), 0);
+  }
+  device.close();
+});
