@@ -9,6 +9,7 @@
 import {
   EINVAL,
   EIO,
+  ENOENT,
   ERRNO,
   type ErrnoName,
   FsError,
@@ -169,6 +170,7 @@ export class FileMedia implements Media {
     if (typeof path !== "string") {
       throw new FsError(EINVAL, `Image path ${show(path)} is not a string`);
     }
+    if (path === "") throw new FsError(ENOENT, 'Cannot open image ""');
     checkOptions(path, options);
     const { size, create = true } = options;
     const [file, made] = openImage(path, create && size !== undefined);
