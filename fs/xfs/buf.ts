@@ -21,7 +21,7 @@ import type { BlockDevice } from "../../block/blkdev.ts";
 import { crc32c } from "../../lib/crc32c.ts";
 import { EFSCORRUPTED, ENOSPC } from "../../lib/errno.ts";
 import { Mutex } from "../../lib/locks.ts";
-import { andThen, type MaybePromise } from "../../lib/maybe-promise.ts";
+import { andThen, type MaybePromise, repeat } from "../../lib/maybe-promise.ts";
 import { Completion } from "../../lib/wait.ts";
 import {
   type Allocation,
@@ -31,7 +31,15 @@ import {
   unreserveBlocks,
 } from "./alloc.ts";
 import type { XfsMount } from "./mount.ts";
-import { type BlobRef, MAX_RUNS } from "./ondisk.ts";
+import {
+  type BlobRef,
+  decodeMap,
+  emptyBlob,
+  encodeMap,
+  mapBytes,
+  MAX_RUNS,
+  type Run,
+} from "./ondisk.ts";
 
 /** Blocks of one write. */
 const MAX_WRITE = 64;
@@ -194,14 +202,10 @@ function submitAll(bdev: BlockDevice, bios: Bio[]): MaybePromise<number> {
   return andThen(all.wait(bdev.clock), () => error);
 }
 
-/** A blob of nothing. */
-export function emptyBlob(): BlobRef {
-  return { length: 0, crc: 0, runs: [] };
-}
-
 /** Gives a blob's blocks back. */
 export function freeBlob(mp: XfsMount, blob: BlobRef): void {
   for (const { start, count } of blob.runs) freeMetadata(mp, start, count);
+  if (blob.map !== null) freeBlob(mp, blob.map);
 }
 
 /** Frees metadata blocks. A flush may still be writing them: were they used again at
@@ -220,7 +224,7 @@ export function freeMetadata(
  *
  * @param bytes Room.
  * @param near Block to be near.
- * @returns The blob, or -ENOSPC if free space is used up or too fragmented.
+ * @returns The blob, or -ENOSPC if free space is used up.
  */
 export function allocBlob(
   mp: XfsMount,
@@ -232,9 +236,7 @@ export function allocBlob(
   let left = Math.ceil(bytes / mp.geo.blockSize);
   if (reserveBlocks(mp, left, true) < 0) return -ENOSPC;
   while (left > 0) {
-    if (blob.runs.length < MAX_RUNS) {
-      allocVextent(mp, found.fsbno + found.count, left, found);
-    } else found.count = 0;
+    allocVextent(mp, found.fsbno + found.count, left, found);
     if (found.count === 0) {
       freeBlob(mp, blob);
       unreserveBlocks(mp, left);
@@ -242,6 +244,14 @@ export function allocBlob(
     }
     blob.runs.push({ start: found.fsbno, count: found.count });
     left -= found.count;
+  }
+  if (blob.runs.length > MAX_RUNS) {
+    const map = allocBlob(mp, mapBytes(blob.runs.length), near);
+    if (typeof map === "number") {
+      freeBlob(mp, blob);
+      return map;
+    }
+    blob.map = map;
   }
   return blob;
 }
@@ -264,10 +274,11 @@ export function fillBlob(
   }
   blob.length = data.length;
   blob.crc = crc32c(data);
+  if (blob.map !== null) fillBlob(mp, blob.map, encodeMap(blob));
 }
 
 /**
- * Reads a blob and checks it.
+ * Reads a blob and checks it, its maps first: from then on it knows its own runs.
  *
  * @returns Its bytes; -EFSCORRUPTED if the checksum does not match, or the device's
  *   errno.
@@ -279,29 +290,39 @@ export function readBlob(
   let blocks = 0;
   for (const { count } of blob.runs) blocks += count;
   const data = new Uint8Array(blocks * mp.geo.blockSize);
-  return andThen(readRuns(mp, blob, 0, data, 0), (error) => {
+  return andThen(readRuns(mp, blob.runs, data), (error) => {
     if (error < 0) return error;
     const content = data.subarray(0, blob.length);
-    return crc32c(content) === blob.crc ? content : -EFSCORRUPTED;
+    if (crc32c(content) !== blob.crc) return -EFSCORRUPTED;
+    if (blob.depth === 0) return content;
+    if (decodeMap(content, blob, mp.geo) !== null) return -EFSCORRUPTED;
+    return readBlob(mp, blob);
   });
 }
 
-/** Reads the runs from the `run`th on into `data` at `at`. */
+/** Reads runs, one after the other, into `data`; 0 or a negative errno. */
 function readRuns(
   mp: XfsMount,
-  blob: BlobRef,
-  run: number,
+  runs: Run[],
   data: Uint8Array,
-  at: number,
 ): MaybePromise<number> {
-  const next = blob.runs[run];
-  if (next === undefined) return 0;
-  const { start, count } = next;
-  return mp.bufs.read(start, count, () => {
-    let end = at;
-    for (let i = 0; i < count; i++, end += mp.geo.blockSize) {
-      data.set(mp.bufs.get(start + i), end);
+  let next = 0;
+  let at = 0;
+  let error = 0;
+  const copy = ({ start, count }: Run): number => {
+    for (let i = 0; i < count; i++, at += mp.geo.blockSize) {
+      data.set(mp.bufs.get(start + i), at);
     }
-    return readRuns(mp, blob, run + 1, data, end);
+    return 0;
+  };
+  const read = repeat(() => {
+    const run = runs[next++];
+    if (run === undefined) return false;
+    const done = mp.bufs.read(run.start, run.count, () => copy(run));
+    return andThen(done, (ret) => {
+      error = ret;
+      return ret === 0;
+    });
   });
+  return andThen(read, () => error);
 }

@@ -31,7 +31,7 @@ import { allocInode, freeInode, inodeInUse } from "./ialloc.ts";
 import { xfsAddressSpaceOperations } from "./aops.ts";
 import { bunmapi } from "./bmap.ts";
 import { canFreeEofblocks, freeEofblocks } from "./bmap-util.ts";
-import { allocBlob, emptyBlob, fillBlob, freeBlob, readBlob } from "./buf.ts";
+import { allocBlob, fillBlob, freeBlob, readBlob } from "./buf.ts";
 import { XfsDir } from "./dir.ts";
 import { xfsDirFileOperations, xfsFileOperations } from "./file.ts";
 import { INODE_SIZE } from "./format.ts";
@@ -44,6 +44,7 @@ import {
   decodeExtents,
   decodeInode,
   type DiskInode,
+  emptyBlob,
   encodeDir,
   encodeExtents,
   encodeInode,

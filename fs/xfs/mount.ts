@@ -10,10 +10,10 @@ import type { BlockDevice } from "../../block/blkdev.ts";
 import type { Mm } from "../../mm/mm.ts";
 import { MAX_LFS_FILESIZE, SuperBlock, type SuperOperations } from "../fs.ts";
 import { XfsPerag } from "./ag.ts";
-import { BufCache, emptyBlob } from "./buf.ts";
+import { BufCache } from "./buf.ts";
 import type { XfsGeometry } from "./format.ts";
 import type { XfsInode } from "./inode.ts";
-import type { BlobRef } from "./ondisk.ts";
+import { type BlobRef, emptyBlob } from "./ondisk.ts";
 
 /** Default of the smallest speculative preallocation, log2 bytes (kernel:
  * `XFS_WRITEIO_LOG_LARGE`). */

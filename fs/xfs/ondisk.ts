@@ -37,7 +37,11 @@ export const INLINE_BYTES: number = INODE_SIZE - LITERAL;
 /** Bytes that a blob may have beyond its content: a block, and what the groups'
  * blob may need when its own blocks are taken. */
 const MAX_SPARE = 8192;
-/** Most runs of one blob. */
+/** Each run that the groups' blob takes may have been a free extent, so many bytes. */
+const FREE_EXTENT_BYTES = 8;
+/** Maps of maps; the lowest alone lists thousands of runs. */
+const MAX_DEPTH = 4;
+/** Most runs that a record lists itself. */
 export const MAX_RUNS: number = Math.floor(INLINE_BYTES / RUN_BYTES);
 
 /** A run of blocks on the device. */
@@ -56,6 +60,11 @@ export interface BlobRef {
   crc: number;
   /** Where they lie, in order. */
   runs: Run[];
+  /** The blob that lists the runs where they are more than a record holds, else null. */
+  map: BlobRef | null;
+  /** Maps that have to be read before the runs are those of the content: then what is
+   * said above is said of a map. */
+  depth: number;
 }
 
 /** What the super block says (kernel: `struct xfs_dsb`). */
@@ -159,6 +168,72 @@ function getRuns(v: DataView, at: number, n: number): Run[] {
   }));
 }
 
+/** A blob of nothing. */
+export function emptyBlob(): BlobRef {
+  return { length: 0, crc: 0, runs: [], map: null, depth: 0 };
+}
+
+/** Puts what a record says of a blob: of its outermost map, if it has any. */
+function putBlob(v: DataView, at: number, blob: BlobRef): void {
+  let depth = 0;
+  let top = blob;
+  for (; top.map !== null; top = top.map) depth++;
+  v.setUint32(at, top.length);
+  v.setUint32(at + 4, top.crc);
+  v.setUint16(at + 8, depth);
+  v.setUint16(at + 10, top.runs.length);
+  putRuns(v, LITERAL, top.runs);
+}
+
+/** Reads what {@linkcode putBlob} has put. */
+function getBlob(v: DataView, at: number): BlobRef {
+  return {
+    length: v.getUint32(at),
+    crc: v.getUint32(at + 4),
+    runs: getRuns(v, LITERAL, Math.min(v.getUint16(at + 10), MAX_RUNS)),
+    map: null,
+    depth: v.getUint16(at + 8),
+  };
+}
+
+/** Bytes of a map of `runs` runs. */
+export function mapBytes(runs: number): number {
+  return 12 + runs * RUN_BYTES;
+}
+
+/** Bytes of the map of a blob. */
+export function encodeMap(blob: BlobRef): Uint8Array {
+  const data = new Uint8Array(mapBytes(blob.runs.length));
+  const v = view(data);
+  v.setUint32(0, blob.length);
+  v.setUint32(4, blob.crc);
+  v.setUint32(8, blob.runs.length);
+  putRuns(v, 12, blob.runs);
+  return data;
+}
+
+/**
+ * Takes in a map that has been read: `blob` is what it says from then on.
+ *
+ * @returns Null, or which check failed.
+ */
+export function decodeMap(
+  data: Uint8Array,
+  blob: BlobRef,
+  sb: { dblocks: number; blockSize: number },
+): string | null {
+  const v = view(data);
+  if (data.length < 12 || data.length !== mapBytes(v.getUint32(8))) {
+    return `a map of runs has ${data.length} bytes`;
+  }
+  blob.map = { ...blob, depth: 0 };
+  blob.depth--;
+  blob.length = v.getUint32(0);
+  blob.crc = v.getUint32(4);
+  blob.runs = getRuns(v, 12, v.getUint32(8));
+  return checkBlob(blob, sb);
+}
+
 /** Bytes of the super block for {@linkcode decodeSuper}. */
 export function encodeSuper(sb: DiskSuper): Uint8Array {
   const data = new Uint8Array(SB_SIZE);
@@ -172,10 +247,7 @@ export function encodeSuper(sb: DiskSuper): Uint8Array {
   putU64(v, 32, sb.rootIno);
   data.set(utf8.encode(sb.label), 40);
   v.setUint8(52, sb.clean ? 1 : 0);
-  v.setUint32(56, sb.groups.length);
-  v.setUint32(60, sb.groups.crc);
-  v.setUint32(64, sb.groups.runs.length);
-  putRuns(v, LITERAL, sb.groups.runs);
+  putBlob(v, 56, sb.groups);
   seal(data, 4);
   return data;
 }
@@ -227,11 +299,7 @@ export function decodeSuper(
     rootIno: getU64(v, 32),
     label: text.decode(label).replace(/\0+$/, ""),
     clean: v.getUint8(52) === 1,
-    groups: {
-      length: v.getUint32(56),
-      crc: v.getUint32(60),
-      runs: getRuns(v, LITERAL, Math.min(v.getUint32(64), MAX_RUNS)),
-    },
+    groups: getBlob(v, 56),
   };
   const wrong = checkSuper(sb, v.getUint32(8), deviceBytes);
   return wrong === null ? sb : corrupt(`super block: ${wrong}`);
@@ -267,6 +335,7 @@ function checkBlob(
   sb: { dblocks: number; blockSize: number },
 ): string | null {
   let blocks = 0;
+  if (blob.depth > MAX_DEPTH) return `${blob.depth} maps of runs`;
   for (const { start, count } of blob.runs) {
     blocks += count;
     if (count < 1 || start < AG_HEADER_BLOCKS || start + count > sb.dblocks) {
@@ -276,7 +345,8 @@ function checkBlob(
   const spare = blocks * sb.blockSize - blob.length;
   if (spare < 0) return `${blocks} blocks do not hold ${blob.length} bytes`;
   // Room is made for what is read: there must be no more of it than is used.
-  return spare > MAX_SPARE || blocks > sb.dblocks
+  const most = MAX_SPARE + blob.runs.length * FREE_EXTENT_BYTES;
+  return spare > most || blocks > sb.dblocks
     ? `${blocks} blocks are too many for ${blob.length} bytes`
     : null;
 }
@@ -302,11 +372,11 @@ export function encodeInode(data: Uint8Array, inode: DiskInode): void {
   putU64(v, 56, inode.mtime);
   putU64(v, 64, inode.ctime);
   const { inline, blob } = inode;
-  v.setUint32(72, inline === null ? blob.length : inline.length);
-  v.setUint32(76, blob.crc);
-  v.setUint32(80, blob.runs.length);
-  if (inline === null) putRuns(v, LITERAL, blob.runs);
-  else data.set(inline, LITERAL);
+  if (inline === null) putBlob(v, 72, blob);
+  else {
+    v.setUint32(72, inline.length);
+    data.set(inline, LITERAL);
+  }
   seal(data, 4);
 }
 
@@ -328,14 +398,13 @@ export function decodeInode(
   if (!sealed(data, 4)) return corrupt(`${name}: checksum does not match`);
   if (getU64(v, 8) !== ino) return corrupt(`${name}: bears another number`);
   const length = v.getUint32(72);
-  const nruns = v.getUint32(80);
+  const nruns = v.getUint16(82);
   if (nruns > MAX_RUNS) return corrupt(`${name}: ${nruns} runs`);
   const isInline = nruns === 0;
   if (isInline && length > INLINE_BYTES) {
     return corrupt(`${name}: ${length} bytes of content in the record`);
   }
-  const runs = getRuns(v, LITERAL, nruns);
-  const blob = { length: isInline ? 0 : length, crc: v.getUint32(76), runs };
+  const blob = isInline ? emptyBlob() : getBlob(v, 72);
   const wrong = checkBlob(blob, sb);
   if (wrong !== null) return corrupt(`${name}: ${wrong}`);
   const nlink = v.getUint32(16);

@@ -15,6 +15,7 @@ import {
   decodeSuper,
   type DiskInode,
   type DiskSuper,
+  emptyBlob,
   encodeDir,
   encodeExtents,
   encodeGroups,
@@ -33,7 +34,13 @@ const sb: DiskSuper = {
   rootIno: 2 ** 40 + 128,
   label: "größe",
   clean: true,
-  groups: { length: 5000, crc: 0xdeadbeef, runs: [{ start: 99, count: 2 }] },
+  groups: {
+    length: 5000,
+    crc: 0xdeadbeef,
+    runs: [{ start: 99, count: 2 }],
+    map: null,
+    depth: 0,
+  },
 };
 const bytes = sb.dblocks * sb.blockSize;
 
@@ -103,7 +110,7 @@ const inode: DiskInode = {
   ctime: 0,
   diflags: 2,
   inline: Uint8Array.of(1, 2, 3),
-  blob: { length: 0, crc: 0, runs: [] },
+  blob: emptyBlob(),
 };
 
 Deno.test("encodeInode() and decodeInode() are inverse, with content in and out of the record", () => {
@@ -114,7 +121,7 @@ Deno.test("encodeInode() and decodeInode() are inverse, with content in and out 
   const outside = {
     ...inode,
     inline: null,
-    blob: { length: 8000, crc: 7, runs },
+    blob: { length: 8000, crc: 7, runs, map: null, depth: 0 },
   };
   encodeInode(data, outside);
   assertEquals(decodeInode(data, inode.ino, sb), outside);

@@ -4,6 +4,8 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
   createNvme,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
   FsError,
   mkfsXfs,
   mount,
@@ -147,3 +149,52 @@ Deno.test("blocks of freed inodes are not written by others while a sync still w
   await fs.unmount();
   nvme.close();
 });
+
+for (const blockSize of [512, 1024]) {
+  Deno.test(`unmount() keeps everything when no two free blocks of ${blockSize} are neighbours`, async () => {
+    const nvme = createNvme(new VirtualClock(), { size: 64 * MiB });
+    await mkfsXfs(nvme, { blockSize });
+    let fs = await mount(nvme, xfs);
+    const file = await fs.open("/comb", ALL);
+    const size = (fs.statfs().blocksFree - 64) * blockSize;
+    await file.fallocate(0, 0, size);
+    const punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    for (let at = 0; at < size; at += 2 * blockSize) {
+      await file.fallocate(punch, at, blockSize);
+    }
+    // What is left in one piece goes to another file.
+    const rest = await fs.open("/rest", ALL);
+    for (let at = 0, pieces = 1; pieces < 8; at += 64 * KiB) {
+      await rest.fallocate(0, at, 64 * KiB);
+      pieces = (await rest.fiemap({ start: at, length: 64 * KiB })).length;
+    }
+    const data = new Uint8Array(blockSize).fill(7);
+    await file.write(data, { at: blockSize });
+    file.close();
+    rest.close();
+    const free = fs.statfs().blocksFree;
+    await fs.unmount();
+
+    fs = await mount(nvme, xfs);
+    const again = await fs.open("/comb", { read: true });
+    const back = new Uint8Array(blockSize);
+    assertEquals(await again.read(back, { at: blockSize }), blockSize);
+    assertEquals(back, data);
+    assertEquals((await again.stat()).size, size);
+    const extents = await again.fiemap();
+    assertEquals(extents.length, Math.floor(size / blockSize / 2));
+    // Records of the extents and of free space are all that was taken.
+    assert(free - fs.statfs().blocksFree < 5000);
+    again.close();
+    await fs.unlink("/comb");
+    await fs.unlink("/rest");
+    await fs.unmount();
+    // Nothing is lost for good: an empty file system mounts and fills again.
+    fs = await mount(nvme, xfs);
+    const whole = await fs.open("/whole", ALL);
+    await whole.fallocate(0, 0, size);
+    whole.close();
+    await fs.unmount();
+    nvme.close();
+  });
+}
