@@ -30,6 +30,7 @@ import {
   NVME_CMD_WRITE_ZEROES,
   NVME_ID_CNS_CTRL,
   NVME_ID_CNS_NS,
+  NVME_NSID,
   NVME_RW_FUA,
   NVME_SC_CMDID_CONFLICT,
   NVME_SC_DATA_XFER_ERROR,
@@ -46,8 +47,6 @@ import {
 import type { NvmePreset } from "./presets.ts";
 import { type HostMemory, QueuePair } from "./queue.ts";
 
-/** The one namespace. */
-const NSID = 1;
 /** Every namespace, where a command allows it. */
 const NSID_ALL = 0xffff_ffff;
 /** Entries of the admin queue. */
@@ -259,7 +258,7 @@ export class NvmeController {
         });
         return NVME_SC_SUCCESS;
       case NVME_ID_CNS_NS:
-        if (sq[at + 1] !== NSID) break;
+        if (sq[at + 1] !== NVME_NSID) break;
         encodeNamespace(page, {
           blocks: this.#blocks,
           blockSize: this.#blockSize,
@@ -300,7 +299,7 @@ export class NvmeController {
     const { opcode } = command;
     const nsid = sq[at + 1]!;
     const isFlush = opcode === NVME_CMD_FLUSH;
-    if (nsid !== NSID && !(nsid === NSID_ALL && isFlush)) {
+    if (nsid !== NVME_NSID && !(nsid === NSID_ALL && isFlush)) {
       return NVME_SC_INVALID_NS;
     }
     if (isFlush) return NVME_SC_SUCCESS;

@@ -63,6 +63,7 @@ import {
   NVME_CMD_WRITE_ZEROES,
   NVME_ID_CNS_CTRL,
   NVME_ID_CNS_NS,
+  NVME_NSID,
   NVME_RW_FUA,
   NVME_SC_CAP_EXCEEDED,
   NVME_SC_INVALID_FIELD,
@@ -77,7 +78,6 @@ import {
 } from "./nvme.ts";
 import type { QueuePair } from "./queue.ts";
 
-const NSID = 1;
 /** Blocks of a command's 16-bit count. */
 const MAX_BLOCKS = 65536;
 /** Most the driver sends in one command, 8 MiB (kernel: `NVME_MAX_KB_SZ`). */
@@ -161,7 +161,7 @@ function fillCommand(
 ): void {
   const op = rq.opf & REQ_OP_MASK;
   sq[at] = opcodeOf(op) | (rq.tag << 16);
-  sq[at + 1] = NSID;
+  sq[at + 1] = NVME_NSID;
   if (op === REQ_OP_FLUSH) return;
   const slba = rq.sector / (blockSize / SECTOR_SIZE);
   sq[at + 10] = slba;
@@ -306,7 +306,7 @@ function identify(controller: NvmeController, cns: number): Uint8Array {
   // Entry and command identifier `cns`: each is asked for once, in order.
   const at = cns * SQE_WORDS;
   pair.sq[at] = NVME_ADMIN_IDENTIFY | (cns << 16);
-  pair.sq[at + 1] = NSID;
+  pair.sq[at + 1] = NVME_NSID;
   pair.sq[at + 10] = cns;
   controller.ringSq(0, cns + 1);
   return data;

@@ -37,6 +37,9 @@ export const NVME_ID_CNS_NS = 0;
 /** Identify: the controller. */
 export const NVME_ID_CNS_CTRL = 1;
 
+/** The one namespace of a controller here. */
+export const NVME_NSID = 1;
+
 /** Success. */
 export const NVME_SC_SUCCESS = 0x000;
 /** The opcode is not known. */

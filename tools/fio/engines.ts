@@ -270,6 +270,43 @@ function nullIfAgain(error: unknown): null {
   throw error;
 }
 
+/** What the null engine works on: every I/O is done at once. */
+export class NullFile implements IoFile {
+  read(buffer: Uint8Array, _at: number): Promise<number> {
+    return Promise.resolve(buffer.length);
+  }
+  write(buffer: Uint8Array, _at: number): Promise<number> {
+    return Promise.resolve(buffer.length);
+  }
+  readNow(buffer: Uint8Array): number | null {
+    return buffer.length;
+  }
+  writeNow(buffer: Uint8Array): number | null {
+    return buffer.length;
+  }
+  trim(_at: number, _length: number): Promise<void> {
+    return Promise.resolve();
+  }
+  sync(): Promise<void> {
+    return Promise.resolve();
+  }
+  syncData(): Promise<void> {
+    return Promise.resolve();
+  }
+  syncRange(): Promise<void> {
+    return Promise.resolve();
+  }
+  invalidate(): Promise<void> {
+    return Promise.resolve();
+  }
+  advise(): Promise<void> {
+    return Promise.resolve();
+  }
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
 /** A device without a file system: the only file is the device itself. */
 export class RawStorage implements Storage {
   readonly clock: Clock;
@@ -319,60 +356,45 @@ export class RawStorage implements Storage {
   }
 }
 
-class RawFile implements IoFile {
+class RawFile extends NullFile {
   readonly #device: BlockDevice;
   readonly #durable: boolean;
 
   constructor(device: BlockDevice, durable: boolean) {
+    super();
     this.#device = device;
     this.#durable = durable;
   }
 
-  read(buffer: Uint8Array, at: number): Promise<number> {
+  override read(buffer: Uint8Array, at: number): Promise<number> {
     return this.#transfer(REQ_OP_READ, at, buffer.length, buffer);
   }
 
-  async write(buffer: Uint8Array, at: number): Promise<number> {
+  override async write(buffer: Uint8Array, at: number): Promise<number> {
     const n = await this.#transfer(REQ_OP_WRITE, at, buffer.length, buffer);
     if (this.#durable) await this.sync();
     return n;
   }
 
-  readNow(): null {
+  override readNow(): null {
     return null;
   }
 
-  writeNow(): null {
+  override writeNow(): null {
     return null;
   }
 
-  async trim(at: number, length: number): Promise<void> {
+  override async trim(at: number, length: number): Promise<void> {
     await this.#transfer(REQ_OP_DISCARD, at, length, null);
   }
 
-  async sync(): Promise<void> {
+  override async sync(): Promise<void> {
     const error = await blkdevIssueFlush(this.#device);
     if (error < 0) throw new FsError(error, "Cannot flush the device");
   }
 
-  syncData(): Promise<void> {
+  override syncData(): Promise<void> {
     return this.sync();
-  }
-
-  syncRange(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  invalidate(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  advise(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  close(): Promise<void> {
-    return Promise.resolve();
   }
 
   #transfer(
@@ -402,42 +424,5 @@ class RawFile implements IoFile {
       };
       submitBio(bio);
     });
-  }
-}
-
-/** What the null engine works on: every I/O is done at once. */
-export class NullFile implements IoFile {
-  read(buffer: Uint8Array): Promise<number> {
-    return Promise.resolve(buffer.length);
-  }
-  write(buffer: Uint8Array): Promise<number> {
-    return Promise.resolve(buffer.length);
-  }
-  readNow(buffer: Uint8Array): number {
-    return buffer.length;
-  }
-  writeNow(buffer: Uint8Array): number {
-    return buffer.length;
-  }
-  trim(): Promise<void> {
-    return Promise.resolve();
-  }
-  sync(): Promise<void> {
-    return Promise.resolve();
-  }
-  syncData(): Promise<void> {
-    return Promise.resolve();
-  }
-  syncRange(): Promise<void> {
-    return Promise.resolve();
-  }
-  invalidate(): Promise<void> {
-    return Promise.resolve();
-  }
-  advise(): Promise<void> {
-    return Promise.resolve();
-  }
-  close(): Promise<void> {
-    return Promise.resolve();
   }
 }
