@@ -65,8 +65,6 @@ export const REQ_NOWAIT: number = 1 << 21;
 export const REQ_POLLED: number = 1 << 22;
 /** The write is all or nothing. */
 export const REQ_ATOMIC: number = 1 << 27;
-/** WRITE_ZEROES keeps the blocks allocated. */
-export const REQ_NOUNMAP: number = 1 << 28;
 
 /** Success. */
 export const BLK_STS_OK = 0;

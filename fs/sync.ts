@@ -39,7 +39,7 @@ const SYNC_FILE_RANGE_ALL = 7;
  * @param datasync Attributes only as far as they are needed to read the data.
  * @returns 0; -EINVAL if the file cannot be synced, or the file system's errno.
  */
-export function vfsFsyncRange(
+function vfsFsyncRange(
   file: File,
   start: number,
   end: number,

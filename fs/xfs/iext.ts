@@ -197,17 +197,6 @@ export class Ifork {
     return true;
   }
 
-  /**
-   * Finds the last extent that begins before `end` (kernel:
-   * `xfs_iext_lookup_extent_before`).
-   *
-   * @returns False if there is none.
-   */
-  lookupBefore(end: number, cur: IextCursor, got: BmbtIrec): boolean {
-    if (this.lookup(end - 1, cur, got) && got.startoff < end) return true;
-    return this.prev(cur, got);
-  }
-
   /** Moves to the first extent (kernel: `xfs_iext_first`). */
   first(cur: IextCursor, got: BmbtIrec): boolean {
     cur.leaf = 0;

@@ -122,10 +122,6 @@ const NO_BUFFER: Bad[] = [
   [new Uint16Array(4), "EFAULT", "Uint16Array"],
 ];
 
-/** Whatever is called is called as JavaScript would. */
-// deno-lint-ignore no-explicit-any
-type Loose = any;
-
 async function refused(
   call: () => unknown,
   code: string,
@@ -151,10 +147,10 @@ async function bothRefused(
   code: string,
   ...texts: string[]
 ): Promise<void> {
-  const loose = target as Loose;
-  await refused(() => loose[method](...args), code, ...texts);
+  const loose = target as Record<string, (...args: unknown[]) => unknown>;
+  await refused(() => loose[method]!(...args), code, ...texts);
   const twin = `${method}Sync`;
-  if (twin in loose) await refused(() => loose[twin](...args), code, ...texts);
+  if (twin in loose) await refused(() => loose[twin]!(...args), code, ...texts);
 }
 
 const ALL = { read: true, write: true, create: true };
@@ -199,7 +195,7 @@ async function unharmed(work: (stack: Stack) => Promise<void>): Promise<void> {
 Deno.test("createNvme() refuses options that cannot be, naming them", async () => {
   const clock = new VirtualClock();
   const size = 16 * MiB;
-  const make = (options: Loose) => createNvme(clock, options);
+  const make = (options: unknown) => createNvme(clock, options as never);
   const extra: Record<string, Bad[]> = {
     size: [...NO_COUNT, [512, "EINVAL", "512"], [4097, "EINVAL", "4097"]],
     queues: [...NO_COUNT, [129, "EINVAL", "129"]],
@@ -233,7 +229,7 @@ Deno.test("createNvme() refuses options that cannot be, naming them", async () =
   );
   for (const value of [undefined, null, 5, {}, Date]) {
     await refused(
-      () => createNvme(value as Loose, { size }),
+      () => createNvme(value as never, { size }),
       "EINVAL",
       "is not a clock",
     );
@@ -242,7 +238,7 @@ Deno.test("createNvme() refuses options that cannot be, naming them", async () =
 
 Deno.test("MemoryMedia refuses sizes that are none", async () => {
   for (const [value, code, text] of NO_COUNT) {
-    await refused(() => new MemoryMedia(value as Loose), code, text);
+    await refused(() => new MemoryMedia(value as never), code, text);
   }
 });
 
@@ -250,7 +246,7 @@ Deno.test("FileMedia.open() refuses what it cannot use, and leaves the host as i
   const dir = Deno.makeTempDirSync();
   const path = `${dir}/image`;
   const open = (path: unknown, options?: unknown) =>
-    FileMedia.open(path as Loose, options as Loose);
+    FileMedia.open(path as never, options as never);
   try {
     Deno.writeFileSync(`${dir}/there`, new Uint8Array(5000).fill(1));
     Deno.mkdirSync(`${dir}/dir`);
@@ -267,7 +263,7 @@ Deno.test("FileMedia.open() refuses what it cannot use, and leaves the host as i
     for (const [value, code, text] of NO_STRING) {
       await refused(() => open(value, { size: 4096 }), code, text);
     }
-    const rows: [string, Loose, string, string][] = [
+    const rows: [string, unknown, string, string][] = [
       ["image", {}, "ENOENT", path],
       ["image", { size: 4096, create: false }, "ENOENT", path],
       ["image", { size: 2 ** 53 - 1 }, "EFBIG", "9007199254740991"],
@@ -302,7 +298,7 @@ Deno.test("FileMedia.open() refuses what it cannot use, and leaves the host as i
 Deno.test("mkfsXfs() refuses what it cannot make, and writes nothing", async () => {
   const clock = new VirtualClock();
   using device = createNvme(clock, { size: 32 * MiB });
-  const make = (options: unknown) => mkfsXfs(device, options as Loose);
+  const make = (options: unknown) => mkfsXfs(device, options as never);
   const rows: Record<string, Bad[]> = {
     blockSize: [...NO_COUNT, [256, "EINVAL", "256"], [8192, "EINVAL", "8192"]],
     agCount: [...NO_COUNT, [3, "EINVAL", "3 is not a number from 1 to 2"]],
@@ -325,7 +321,7 @@ Deno.test("mkfsXfs() refuses what it cannot make, and writes nothing", async () 
   }
   for (const value of [undefined, null, 5, {}, device.controller.media]) {
     await refused(
-      () => mkfsXfs(value as Loose),
+      () => mkfsXfs(value as never),
       "EINVAL",
       "is not a block device",
     );
@@ -405,10 +401,10 @@ Deno.test("mount() refuses what it cannot use, and writes nothing", async () => 
     await refused(() => mount(device, xfs, bad), code, "memory", text);
   }
   for (const [value, code, text] of NO_OPTIONS) {
-    await refused(() => mount(device, xfs, value as Loose), code, text);
+    await refused(() => mount(device, xfs, value as never), code, text);
   }
   for (const value of [undefined, null, 5, {}, "xfs"]) {
-    const type = value as Loose;
+    const type = value as never;
     await refused(() => mount(device, type), "EINVAL", "file system type");
     await refused(() => mount(type, xfs), "EINVAL", "is not a block device");
   }
@@ -488,8 +484,8 @@ Deno.test("every method of a mount refuses paths that are none", async () => {
         await bothRefused(fs, method, [value, "/q"], code, text);
         await bothRefused(fs, method, ["/a", value], code, text);
       }
-      await refused(() => Array.fromAsync(fs.readDir(value as Loose)), code);
-      await refused(() => fs.readDirSync(value as Loose), code, text);
+      await refused(() => Array.fromAsync(fs.readDir(value as never)), code);
+      await refused(() => fs.readDirSync(value as never), code, text);
     }
   });
 });
@@ -807,7 +803,7 @@ Deno.test("a stream refuses chunks that are no bytes, and closes its file", asyn
     for (const [chunk, code, text] of NO_BUFFER) {
       const file = fs.openSync("/a", { write: true });
       const writer = file.writable.getWriter();
-      await refused(() => writer.write(chunk as Loose), code, text);
+      await refused(() => writer.write(chunk as never), code, text);
       await assertRejects(() => writer.closed, FsError);
       await refused(() => file.statSync(), "EBADF");
     }
@@ -863,17 +859,17 @@ Deno.test("clocks refuse times that never come", async () => {
   for (const clock of [virtual, new RealClock()]) {
     for (const time of [NaN, Infinity, undefined, "5", 5n, Symbol("s")]) {
       const never = () => assert(false, "it has run");
-      const bad = time as Loose;
+      const bad = time as never;
       await refused(() => clock.at(bad, never, 0), "EINVAL", "wait until");
       await refused(() => clock.atBackground(bad, never, 0), "EINVAL");
     }
     for (const ns of [NaN, Infinity, undefined]) {
-      await refused(() => clock.sleep(ns as Loose), "EINVAL", "wait until");
+      await refused(() => clock.sleep(ns as never), "EINVAL", "wait until");
     }
-    for (const id of [NaN, -1, 0, 2 ** 60, "x"]) clock.cancel(id as Loose);
+    for (const id of [NaN, -1, 0, 2 ** 60, "x"]) clock.cancel(id as never);
   }
   for (const epoch of [NaN, Infinity, "5", null, 5n]) {
-    const make = () => new VirtualClock({ epoch: epoch as Loose });
+    const make = () => new VirtualClock({ epoch: epoch as never });
     await refused(make, "EINVAL", "epoch");
   }
   assertEquals(virtual.now(), 0);

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { XfsPerag } from "../../../fs/xfs/ag.ts";
 import { XfsDir } from "../../../fs/xfs/dir.ts";
 import {
@@ -12,6 +12,7 @@ import {
   decodeExtents,
   decodeGroups,
   decodeInode,
+  decodeMap,
   decodeSuper,
   type DiskInode,
   type DiskSuper,
@@ -20,8 +21,11 @@ import {
   encodeExtents,
   encodeGroups,
   encodeInode,
+  encodeMap,
   encodeSuper,
   INLINE_BYTES,
+  type Refusal,
+  type Run,
 } from "../../../fs/xfs/ondisk.ts";
 import { crc32c } from "../../../lib/crc32c.ts";
 import { Prng } from "../../../lib/prng.ts";
@@ -249,4 +253,55 @@ Deno.test("groups come back as they were (seed 2)", () => {
   // A free extent that lies on another.
   new DataView(data.buffer).setUint32(16, 0);
   assert(decodeGroups(data, make(), 8)!.startsWith("group 0: free extent"));
+});
+
+/** A blob of 100 runs whose map, of one run, a record of `ino` lists. */
+function mapped(): { record: Uint8Array; map: Uint8Array; runs: Run[] } {
+  const runs = Array.from({ length: 100 }, (_, i) => ({
+    start: 1000 + 2 * i,
+    count: 1,
+  }));
+  const blob = { ...emptyBlob(), length: 100 * 4096, crc: 9, runs };
+  const map = encodeMap(blob);
+  const outer = { ...emptyBlob(), length: map.length, crc: crc32c(map) };
+  outer.runs = [{ start: 500, count: 1 }];
+  const record = new Uint8Array(512);
+  const withMap = { ...blob, map: outer };
+  encodeInode(record, { ...inode, inline: null, blob: withMap });
+  return { record, map, runs };
+}
+
+Deno.test("decodeMap() gives back the runs that are more than a record holds", () => {
+  const { record, map, runs } = mapped();
+  const { blob } = decodeInode(record, inode.ino, sb) as DiskInode;
+  assertEquals([blob.depth, blob.runs], [1, [{ start: 500, count: 1 }]]);
+  assertEquals(decodeMap(map, blob, sb), null);
+  assertEquals([blob.depth, blob.length, blob.crc], [0, 100 * 4096, 9]);
+  assertEquals(blob.runs, runs);
+  assertEquals(blob.map?.runs, [{ start: 500, count: 1 }]);
+});
+
+Deno.test("decodeMap() refuses a map that says what cannot be", () => {
+  const refusal = (forge: (v: DataView) => void) => {
+    const { record, map } = mapped();
+    const { blob } = decodeInode(record, inode.ino, sb) as DiskInode;
+    forge(new DataView(map.buffer));
+    return decodeMap(map, blob, sb) ?? "accepted";
+  };
+  assertMatch(refusal((v) => v.setUint32(8, 101)), /a map of runs has 1212/);
+  assertMatch(refusal((v) => v.setUint32(8, 2 ** 32 - 1)), /a map of runs/);
+  assertMatch(refusal((v) => v.setUint32(12, 2 ** 20)), /lies outside/);
+  assertMatch(refusal((v) => v.setUint32(20, 0)), /lies outside/);
+  assertMatch(refusal((v) => v.setUint32(0, 101 * 4096)), /do not hold/);
+  assertMatch(refusal((v) => v.setUint32(0, 1)), /too many/);
+});
+
+Deno.test("decodeInode() refuses maps of maps without end", () => {
+  const { record } = mapped();
+  const v = new DataView(record.buffer);
+  v.setUint16(80, 5);
+  v.setUint32(4, 0);
+  v.setUint32(4, crc32c(record));
+  const { reason } = decodeInode(record, inode.ino, sb) as Refusal;
+  assertMatch(reason, /5 maps of runs/);
 });

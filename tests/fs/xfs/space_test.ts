@@ -9,14 +9,12 @@ import {
   FsError,
   mkfsXfs,
   mount,
-  type NvmeDevice,
   VirtualClock,
   xfs,
 } from "../../../mod.ts";
 import type { Bio } from "../../../block/bio.ts";
 import { opIsWrite } from "../../../block/blk-types.ts";
-import { BlockDevice, type QueueLimits } from "../../../block/blkdev.ts";
-import type { Clock } from "../../../lib/clock.ts";
+import { PassDevice } from "./pass_device.ts";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -81,31 +79,12 @@ Deno.test("open() makes a file in space that others were promised beyond their e
 });
 
 /** Hands requests on, and notes writes to where another write is still under way. */
-class OverlapDevice extends BlockDevice {
-  readonly name: string;
-  readonly clock: Clock;
-  readonly limits: QueueLimits;
-  readonly nrSectors: number;
-  readonly dev = { major: 0, minor: 0 };
-  readonly writeCache: boolean;
-  readonly fua: boolean;
+class OverlapDevice extends PassDevice {
   readonly writing = new Set<{ start: number; end: number }>();
   readonly overlaps: string[] = [];
-  readonly #inner: NvmeDevice;
 
-  constructor(inner: NvmeDevice) {
-    super();
-    this.#inner = inner;
-    this.name = inner.name;
-    this.clock = inner.clock;
-    this.limits = inner.limits;
-    this.nrSectors = inner.nrSectors;
-    this.writeCache = inner.writeCache;
-    this.fua = inner.fua;
-  }
-
-  submit(bio: Bio): void {
-    if (!opIsWrite(bio.opf) || bio.size === 0) return this.#inner.submit(bio);
+  override submit(bio: Bio): void {
+    if (!opIsWrite(bio.opf) || bio.size === 0) return super.submit(bio);
     const range = { start: bio.sector, end: bio.endSector };
     for (const { start, end } of this.writing) {
       if (range.start < end && start < range.end) {
@@ -119,7 +98,7 @@ class OverlapDevice extends BlockDevice {
       done.endIo = endIo;
       endIo?.(done);
     };
-    this.#inner.submit(bio);
+    super.submit(bio);
   }
 }
 
