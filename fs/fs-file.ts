@@ -162,7 +162,7 @@ function callComplete(iocb: Kiocb, ret: number): void {
 export class FsFile implements Disposable, AsyncDisposable {
   readonly #file: File;
   readonly #clock: Clock;
-  readonly #position = new Mutex();
+  readonly #position = new Mutex("f_pos");
   readonly #calls: Call[] = [];
   #inFlight = 0;
   #closed = false;

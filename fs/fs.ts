@@ -266,7 +266,7 @@ export class SuperBlock {
    * @internal */
   dcache!: Dcache;
   /** One rename between directories at a time (kernel: `s_vfs_rename_mutex`). */
-  readonly renameMutex: Mutex = new Mutex();
+  readonly renameMutex: Mutex = new Mutex("s_vfs_rename_mutex");
   /** Open files. */
   openFiles = 0;
   /** Work that nobody waits for, such as freeing an unlinked file; unmount does. */
@@ -309,7 +309,7 @@ export class Inode implements MappingHost {
   /** Its page cache. */
   readonly mapping: AddressSpace;
   /** i_rwsem. */
-  readonly rwsem: Rwsem = new Rwsem();
+  readonly rwsem: Rwsem;
   /** Direct I/O in flight (kernel: `i_dio_count`). */
   dioCount = 0;
   /** Whoever waits for `dioCount` to become 0. */
@@ -338,6 +338,9 @@ export class Inode implements MappingHost {
     this.blkbits = sb.blkbits;
     this.iop = iop;
     this.fop = fop;
+    this.rwsem = new Rwsem(
+      (mode & S_IFMT) === S_IFDIR ? "i_rwsem (directory)" : "i_rwsem",
+    );
     this.mapping = new AddressSpace(this, sb.mm, aops);
   }
 

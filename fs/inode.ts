@@ -25,6 +25,7 @@ import { EAGAIN } from "../lib/errno.ts";
 import { bugOn } from "../lib/bug.ts";
 import { MSEC } from "../lib/clock.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
+import type { Rwsem } from "../lib/locks.ts";
 import { truncatePagecacheRange } from "../mm/truncate.ts";
 import { type Inode, S_IFDIR, S_IFMT, S_IFREG, type SuperBlock } from "./fs.ts";
 import { IOCB_NOWAIT, IOCB_SYNC_CALL, type Kiocb } from "./kiocb.ts";
@@ -131,8 +132,7 @@ export function inodeLock(
   exclusive: boolean,
 ): MaybePromise<number> {
   const { rwsem } = inode;
-  if (exclusive ? rwsem.tryDownWrite() : rwsem.tryDownRead()) return 0;
-  if (inode.sb.bdev.clock.inSync) return -EAGAIN;
+  if (inode.sb.bdev.clock.inSync) return tryLock(rwsem, exclusive);
   const waited = exclusive ? rwsem.downWrite() : rwsem.downRead();
   return waited instanceof Promise ? waited.then(zero) : 0;
 }
@@ -148,10 +148,16 @@ export function inodeLockIocb(
   exclusive: boolean,
 ): MaybePromise<number> {
   const { rwsem } = iocb.file.inode;
-  if (exclusive ? rwsem.tryDownWrite() : rwsem.tryDownRead()) return 0;
-  if ((iocb.flags & (IOCB_NOWAIT | IOCB_SYNC_CALL)) !== 0) return -EAGAIN;
+  if ((iocb.flags & (IOCB_NOWAIT | IOCB_SYNC_CALL)) !== 0) {
+    return tryLock(rwsem, exclusive);
+  }
   const waited = exclusive ? rwsem.downWrite() : rwsem.downRead();
   return waited instanceof Promise ? waited.then(zero) : 0;
+}
+
+function tryLock(rwsem: Rwsem, exclusive: boolean): number {
+  const taken = exclusive ? rwsem.tryDownWrite() : rwsem.tryDownRead();
+  return taken ? 0 : -EAGAIN;
 }
 
 /** Gives back what {@linkcode inodeLock} or {@linkcode inodeLockIocb} took. */

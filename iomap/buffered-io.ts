@@ -74,6 +74,7 @@ import {
 import {
   type Folio,
   folioEndRead,
+  folioLockToIo,
   folioMarkAccessed,
   folioMarkUptodate,
   folioPut,
@@ -340,6 +341,7 @@ function addToReadBio(
   const folio = ctx.folio!;
   const sector = iomapSector(iomap, pos);
   const at = folio.offset + off;
+  if (!ctx.folioInBio) folioLockToIo(folio);
   ctx.folioInBio = true;
   const ifs = folioState(folio);
   if (ifs !== null) ifs.readBytesPending += len;

@@ -98,7 +98,7 @@ export class AddressSpace {
   /** The file system's methods. */
   readonly ops: AddressSpaceOperations;
   /** Shared to insert folios, exclusive to remove ranges. */
-  readonly invalidateLock: Rwsem = new Rwsem();
+  readonly invalidateLock: Rwsem = new Rwsem("invalidate_lock");
   /** Smallest folio, log2 pages: a block larger than a page needs it. */
   minOrder = 0;
   /** Largest folio, log2 pages. */

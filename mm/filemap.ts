@@ -21,6 +21,7 @@ import {
   ENXIO,
 } from "../lib/errno.ts";
 import type { IovIter } from "../lib/iov-iter.ts";
+import { lockTracker } from "../lib/lockdep.ts";
 import {
   andThen,
   andThenWith,
@@ -146,6 +147,7 @@ export function filemapGetFolio(
       return lockFolio(mapping, folio, index, fgp, size);
     }
     folio.flags |= PG_LOCKED;
+    if (lockTracker !== null) lockTracker.acquire(folio, "exclusive", true);
   }
   folio.refcount++;
   return useFolio(folio, fgp);
@@ -411,8 +413,9 @@ function copyFolio(walk: ReadWalk, folio: Folio): number {
 /** Takes `mapping.invalidateLock` shared; 0 or -EAGAIN. */
 function invalidateLockShared(walk: ReadWalk): MaybePromise<number> {
   const { invalidateLock } = walk.mapping;
-  if (invalidateLock.tryDownRead()) return 0;
-  if (walk.has(IOCB_NOWAIT | IOCB_SYNC_CALL)) return -EAGAIN;
+  if (walk.has(IOCB_NOWAIT | IOCB_SYNC_CALL)) {
+    return invalidateLock.tryDownRead() ? 0 : -EAGAIN;
+  }
   return andThenWith(invalidateLock.downRead(), lockTaken, walk);
 }
 

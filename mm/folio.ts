@@ -12,6 +12,7 @@
  */
 
 import { bugOn } from "../lib/bug.ts";
+import { type ClassedLock, lockTracker } from "../lib/lockdep.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
 import { WaitQueue } from "../lib/wait.ts";
 import type { AddressSpace } from "./address-space.ts";
@@ -42,7 +43,11 @@ export const PG_DROPBEHIND = 1 << 6;
 export const PG_BUSY: number = PG_LOCKED | PG_DIRTY | PG_WRITEBACK;
 
 /** 2^order pages of a file (kernel: `struct folio`). */
-export class Folio {
+export class Folio implements ClassedLock {
+  /** Where its lock stands in the lock order; see `lib/lockdep.ts`. */
+  get lockClass(): string {
+    return "folio lock";
+  }
   /** Memory that it belongs to. */
   readonly mm: Mm;
   /** Number of its first page frame. */
@@ -128,6 +133,12 @@ export function folioPut(folio: Folio): void {
 
 /** Locks if nobody holds it (kernel: `folio_trylock`). */
 export function folioTrylock(folio: Folio): boolean {
+  if (!tryLock(folio)) return false;
+  if (lockTracker !== null) lockTracker.acquire(folio, "exclusive", false);
+  return true;
+}
+
+function tryLock(folio: Folio): boolean {
   if ((folio.flags & PG_LOCKED) !== 0) return false;
   folio.flags |= PG_LOCKED;
   return true;
@@ -135,12 +146,14 @@ export function folioTrylock(folio: Folio): boolean {
 
 /** Locks, waiting for the holder; the caller holds a reference (kernel: `folio_lock`). */
 export function folioLock(folio: Folio): MaybePromise<void> {
-  if (!folioTrylock(folio)) return waitFor(folio, folioTrylock);
+  if (lockTracker !== null) lockTracker.acquire(folio, "exclusive", true);
+  if (!tryLock(folio)) return waitFor(folio, tryLock);
 }
 
 /** Unlocks and wakes (kernel: `folio_unlock`). */
 export function folioUnlock(folio: Folio): void {
   bugOn((folio.flags & PG_LOCKED) === 0, "folioUnlock() of a folio not locked");
+  if (lockTracker !== null) lockTracker.release(folio);
   folio.flags &= ~PG_LOCKED;
   if (folio.waiters !== null) folio.waiters.wakeAll();
 }
@@ -153,6 +166,11 @@ export function folioWaitLocked(folio: Folio): MaybePromise<void> {
 /** Marks the whole contents valid (kernel: `folio_mark_uptodate`). */
 export function folioMarkUptodate(folio: Folio): void {
   folio.flags |= PG_UPTODATE;
+}
+
+/** The lock goes from the task that took it to the I/O that will give it back. */
+export function folioLockToIo(folio: Folio): void {
+  if (lockTracker !== null) lockTracker.release(folio);
 }
 
 /** Ends a read: unlocks, and marks valid if it succeeded (kernel: `folio_end_read`). */

@@ -10,6 +10,7 @@
  */
 
 import { warnOn } from "../lib/bug.ts";
+import { lockTracker } from "../lib/lockdep.ts";
 import type { AddressSpace } from "./address-space.ts";
 import {
   type Folio,
@@ -75,6 +76,8 @@ export function filemapAddFolio(
   folio.index = index;
   folio.mapping = mapping;
   folio.flags |= PG_LOCKED;
+  // Nobody else can hold the lock of what was not cached: no wait.
+  if (lockTracker !== null) lockTracker.acquire(folio, "exclusive", false);
   folio.refcount++;
   mapping.nrPages += count;
   mapping.pages.set(index, count, folio.frame);

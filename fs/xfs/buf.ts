@@ -51,7 +51,7 @@ export class BufCache {
   readonly #blocks = new Map<number, Uint8Array>();
   readonly #dirty = new Set<number>();
   /** One flush at a time: the next must not forget what is still being written. */
-  readonly #flushing = new Mutex();
+  readonly #flushing = new Mutex("buffer flush");
   readonly #afterFlush: (() => void)[] = [];
   /** Reads that go on: what they bring must not be older than what was forgotten. */
   #reads = 0;

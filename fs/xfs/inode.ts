@@ -71,7 +71,7 @@ export class XfsInode extends Inode {
   /** `XFS_DIFLAG_*`. */
   diflags = 0;
   /** ILOCK: the extent list and what belongs to it. */
-  readonly ilock: Rwsem = new Rwsem();
+  readonly ilock: Rwsem = new Rwsem("ILOCK");
   /** A datasync has something to commit: extents or size changed. */
   mapLogged = false;
   /** Old data went in a truncation: data is written back on close (kernel:
@@ -122,12 +122,16 @@ export class XfsInode extends Inode {
 
 /** Takes the ILOCK exclusively (kernel: `xfs_ilock` with `XFS_ILOCK_EXCL`). */
 export function ilockExcl(ip: XfsInode): void {
-  bugOn(!ip.ilock.tryDownWrite(), "somebody waits while holding an ILOCK");
+  mustBeFree(ip.ilock.downWrite());
 }
 
 /** Takes the ILOCK shared. */
 export function ilockShared(ip: XfsInode): void {
-  bugOn(!ip.ilock.tryDownRead(), "somebody waits while holding an ILOCK");
+  mustBeFree(ip.ilock.downRead());
+}
+
+function mustBeFree(wait: MaybePromise<void>): void {
+  bugOn(wait instanceof Promise, "somebody waits while holding an ILOCK");
 }
 
 /**

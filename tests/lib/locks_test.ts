@@ -5,7 +5,7 @@ import { Prng } from "../../lib/prng.ts";
 import { Completion, WaitQueue } from "../../lib/wait.ts";
 
 Deno.test("Rwsem costs no promise when nobody is in the way", () => {
-  const sem = new Rwsem();
+  const sem = new Rwsem("test");
   assertEquals(sem.downRead(), undefined);
   assertEquals(sem.downRead(), undefined);
   assertFalse(sem.tryDownWrite());
@@ -18,7 +18,7 @@ Deno.test("Rwsem costs no promise when nobody is in the way", () => {
 });
 
 Deno.test("Rwsem is fair: a reader does not pass a waiting writer", async () => {
-  const sem = new Rwsem();
+  const sem = new Rwsem("test");
   const order: string[] = [];
   sem.downRead();
   const writer = Promise.resolve(sem.downWrite()).then(() => {
@@ -38,7 +38,7 @@ Deno.test("Rwsem is fair: a reader does not pass a waiting writer", async () => 
 });
 
 Deno.test("Rwsem.downgradeWrite() lets waiting readers in and keeps writers out", async () => {
-  const sem = new Rwsem();
+  const sem = new Rwsem("test");
   sem.downWrite();
   let read = false;
   const reader = Promise.resolve(sem.downRead()).then(() => read = true);
@@ -57,7 +57,7 @@ Deno.test("Rwsem.downgradeWrite() lets waiting readers in and keeps writers out"
 Deno.test("Rwsem holds its invariant under random tasks", async () => {
   const clock = new VirtualClock();
   const random = new Prng(7);
-  const sem = new Rwsem();
+  const sem = new Rwsem("test");
   let readers = 0;
   let writers = 0;
   const task = async () => {
@@ -85,13 +85,13 @@ Deno.test("Rwsem holds its invariant under random tasks", async () => {
 });
 
 Deno.test("Rwsem and Mutex refuse to give back what is not held", () => {
-  assertThrows(() => new Rwsem().upRead(), Error, "BUG");
-  assertThrows(() => new Rwsem().upWrite(), Error, "BUG");
-  assertThrows(() => new Mutex().unlock(), Error, "BUG");
+  assertThrows(() => new Rwsem("test").upRead(), Error, "BUG");
+  assertThrows(() => new Rwsem("test").upWrite(), Error, "BUG");
+  assertThrows(() => new Mutex("test").unlock(), Error, "BUG");
 });
 
 Deno.test("Mutex passes to waiters in the order in which they came", async () => {
-  const mutex = new Mutex();
+  const mutex = new Mutex("test");
   const order: number[] = [];
   mutex.lock();
   const waiters = [1, 2, 3].map((n) =>

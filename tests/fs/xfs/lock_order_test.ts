@@ -1,0 +1,250 @@
+/**
+ * Which locks an operation takes, and with which others held.
+ *
+ * Goal: the table of locks per operation, and no order that contradicts another.
+ * Method: every lock is watched while one call runs alone, and while many run at
+ * once. Oracle: the kernel's table for XFS.
+ */
+import { assertEquals } from "@std/assert";
+import {
+  createNvme,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
+  type FsFile,
+  mkfsXfs,
+  type Mount,
+  mount,
+  SEEK_HOLE,
+  xfs,
+} from "../../../mod.ts";
+import { MSEC } from "../../../lib/clock.ts";
+import { Prng } from "../../../lib/prng.ts";
+import { TaskClock, taskwise, watchLocks } from "../../lockdep.ts";
+
+interface Stack {
+  clock: TaskClock;
+  fs: Mount;
+  buffered: FsFile;
+  direct: FsFile;
+}
+
+/** A file opened twice, on a device that takes its time. */
+async function stack(): Promise<Stack> {
+  const clock = new TaskClock();
+  const device = createNvme(clock, {
+    size: 64 * 2 ** 20,
+    preset: "mlc-970pro",
+  });
+  await mkfsXfs(device);
+  const fs = taskwise(await mount(device, xfs));
+  const options = { read: true, write: true, create: true };
+  const buffered = taskwise(await fs.open("/a", options));
+  const direct = taskwise(await fs.open("/a", { ...options, direct: true }));
+  return { clock, fs, buffered, direct };
+}
+
+async function close({ fs, buffered, direct }: Stack): Promise<void> {
+  buffered.close();
+  direct.close();
+  await fs.unmount();
+}
+
+const data = new Uint8Array(8192).fill(1);
+
+interface Case {
+  name: string;
+  before?: (s: Stack) => Promise<unknown>;
+  run: (s: Stack) => Promise<unknown>;
+  taken: string[];
+}
+
+const written = (s: Stack) => s.buffered.write(data, { at: 0 });
+const stored = async (s: Stack) => {
+  await written(s);
+  await s.buffered.sync();
+};
+const IOLOCK = "i_rwsem exclusive";
+const IOLOCK_SHARED = "i_rwsem shared";
+const MMAPLOCK = `${IOLOCK} > invalidate_lock exclusive`;
+const FOLIO = "folio lock exclusive";
+
+const cases: Case[] = [
+  {
+    name: "buffered write",
+    run: written,
+    taken: [IOLOCK, `${IOLOCK} > ILOCK exclusive`, `${IOLOCK} > ${FOLIO}`],
+  },
+  {
+    name: "buffered read of what is cached",
+    before: written,
+    run: (s) => s.buffered.read(data, { at: 0 }),
+    taken: [IOLOCK_SHARED],
+  },
+  {
+    name: "buffered read that instantiates a folio",
+    before: async (s) => {
+      await s.buffered.write(data.subarray(0, 4096), { at: 0 });
+      await s.buffered.sync();
+      await s.buffered.advise("dontneed");
+    },
+    run: (s) => s.buffered.read(data, { at: 0 }),
+    taken: [
+      IOLOCK_SHARED,
+      `${IOLOCK_SHARED} > invalidate_lock shared`,
+      `${IOLOCK_SHARED} > invalidate_lock shared > ${FOLIO}`,
+      `${IOLOCK_SHARED} > invalidate_lock shared > ${FOLIO} > ILOCK shared`,
+    ],
+  },
+  {
+    name: "writeback, and the end of its I/O",
+    before: written,
+    run: (s) => s.buffered.sync(),
+    taken: [
+      FOLIO,
+      `${FOLIO} > ILOCK shared`,
+      `${FOLIO} > ILOCK exclusive`,
+      "ILOCK exclusive",
+    ],
+  },
+  {
+    name: "direct read",
+    before: stored,
+    run: (s) => s.direct.read(data, { at: 0 }),
+    taken: [IOLOCK_SHARED, `${IOLOCK_SHARED} > ILOCK shared`],
+  },
+  {
+    name: "direct write, aligned",
+    before: stored,
+    run: (s) => s.direct.write(data, { at: 0 }),
+    taken: [
+      IOLOCK_SHARED,
+      `${IOLOCK_SHARED} > ${FOLIO}`,
+      `${IOLOCK_SHARED} > ILOCK shared`,
+    ],
+  },
+  {
+    name: "direct write, aligned, that extends the file",
+    run: (s) => s.direct.write(data, { at: 0 }),
+    taken: [
+      IOLOCK_SHARED,
+      `${IOLOCK_SHARED} > ILOCK shared`,
+      `${IOLOCK_SHARED} > ILOCK exclusive`,
+      "ILOCK exclusive",
+    ],
+  },
+  {
+    name: "direct write, unaligned, over what is written",
+    before: stored,
+    run: (s) => s.direct.write(data.subarray(0, 512), { at: 512 }),
+    taken: [
+      IOLOCK_SHARED,
+      `${IOLOCK_SHARED} > ${FOLIO}`,
+      `${IOLOCK_SHARED} > ILOCK shared`,
+    ],
+  },
+  {
+    name: "direct write, unaligned, at the end of the file",
+    run: (s) => s.direct.write(data.subarray(0, 512), { at: 0 }),
+    taken: [
+      IOLOCK,
+      // It waits for the end of its I/O, and so ends it itself.
+      `${IOLOCK} > ILOCK shared`,
+      `${IOLOCK} > ILOCK exclusive`,
+    ],
+  },
+  {
+    name: "punch",
+    before: stored,
+    run: (s) =>
+      s.buffered.fallocate(
+        FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+        100,
+        5000,
+      ),
+    taken: [
+      IOLOCK,
+      MMAPLOCK,
+      `${MMAPLOCK} > ILOCK exclusive`,
+      `${MMAPLOCK} > ${FOLIO}`,
+    ],
+  },
+  {
+    name: "truncate down",
+    before: stored,
+    run: (s) => s.buffered.truncate(5000),
+    taken: [
+      IOLOCK,
+      MMAPLOCK,
+      `${MMAPLOCK} > ILOCK exclusive`,
+      `${MMAPLOCK} > ${FOLIO}`,
+    ],
+  },
+  {
+    name: "fiemap",
+    before: stored,
+    run: (s) => s.buffered.fiemap(),
+    taken: [IOLOCK_SHARED, `${IOLOCK_SHARED} > ILOCK shared`],
+  },
+  {
+    name: "lseek SEEK_HOLE",
+    before: stored,
+    run: (s) => s.buffered.seek(0, SEEK_HOLE),
+    taken: ["f_pos exclusive", "f_pos exclusive > ILOCK shared"],
+  },
+];
+
+for (const { name, before, run, taken } of cases) {
+  Deno.test(`XFS takes the locks of the table for ${name}`, async () => {
+    const s = await stack();
+    await before?.(s);
+    const watched = await watchLocks(async () => {
+      await run(s);
+      await s.clock.sleep(MSEC);
+    });
+    assertEquals([...watched.taken].sort(), taken.toSorted());
+    await close(s);
+  });
+}
+
+/** One call of any kind, whatever comes of it. */
+function anyCall(s: Stack, random: Prng): Promise<unknown> {
+  const at = random.below(64) * 1024;
+  const part = data.subarray(0, 512 << random.below(5));
+  switch (random.below(9)) {
+    case 0:
+      return s.buffered.read(part.slice(), { at });
+    case 1:
+      return s.direct.read(part.slice(), { at });
+    case 2:
+      return s.direct.write(part, { at });
+    case 3:
+      return s.buffered.truncate(at);
+    case 4:
+      return s.buffered.fallocate(FALLOC_FL_ZERO_RANGE, at, 3000);
+    case 5:
+      return s.buffered.sync();
+    case 6:
+      return s.fs.rename("/x", "/y").catch(() => s.fs.rename("/y", "/x"));
+    case 7:
+      return s.buffered.fiemap();
+    default:
+      return s.buffered.write(part, { at });
+  }
+}
+
+Deno.test("no two tasks take XFS's locks in orders that contradict each other", async () => {
+  const s = await stack();
+  (await s.fs.open("/x", { write: true, create: true })).close();
+  const { orders } = await watchLocks(async () => {
+    const tasks = Array.from({ length: 8 }, async (_, i) => {
+      const random = new Prng(i, "locks");
+      for (let n = 0; n < 60; n++) {
+        await anyCall(s, random).catch(() => {});
+      }
+    });
+    await Promise.all(tasks);
+  });
+  await close(s);
+  assertEquals(orders.includes("folio lock -> ILOCK"), true);
+});
