@@ -14,19 +14,35 @@
 import { EFAULT, FsError, show } from "../lib/errno.ts";
 import { andThenWith, type MaybePromise } from "../lib/maybe-promise.ts";
 import { Completion } from "../lib/wait.ts";
-import { submitBioDetached } from "./blk-core.ts";
+import { submitBio } from "./blk-core.ts";
 import {
+  BLK_STS_DEV_RESOURCE,
+  BLK_STS_DM_REQUEUE,
+  BLK_STS_IOERR,
   BLK_STS_OK,
+  BLK_STS_RESOURCE,
   blkStatusToErrno,
+  opIsZoneMgmt,
   REQ_SYNC,
+  reqOp,
   SECTOR_SIZE,
 } from "./blk-types.ts";
+import { blkZoneBioEndIo } from "./blk-zoned.ts";
 import type { BlockDevice } from "./blkdev.ts";
 
 export { submitBio } from "./blk-core.ts";
 
 /** Most segments of one bio. */
 export const BIO_MAX_VECS = 256;
+
+/** The start of a partition has been added (kernel: `BIO_REMAPPED`). */
+export const BIO_REMAPPED: number = 1 << 0;
+/** It goes through a zone's write plug (kernel: `BIO_ZONE_WRITE_PLUGGING`). */
+export const BIO_ZONE_WRITE_PLUGGING: number = 1 << 1;
+/** A write that stands for an append (kernel: `BIO_EMULATES_ZONE_APPEND`). */
+export const BIO_EMULATES_ZONE_APPEND: number = 1 << 2;
+/** Its submission has been traced (kernel: `BIO_TRACE_COMPLETION`). */
+export const BIO_TRACE_COMPLETION: number = 1 << 3;
 
 /** One contiguous piece of memory (kernel: `struct bio_vec`). */
 export interface BioVec {
@@ -52,17 +68,31 @@ export class Bio {
    */
   size = 0;
   /** Memory, in order. */
-  readonly vecs: BioVec[];
+  vecs: BioVec[];
   /** Entry of `vecs` in which what is left begins (kernel: `bi_idx`). */
   vecIndex = 0;
   /** Bytes of that entry that are not part of what is left (kernel: `bi_bvec_done`). */
   vecDone = 0;
+  /** OR of `BIO_*`: the block layer's own notes (kernel: `bi_flags`). */
+  flags = 0;
+  /** Class and level of who submits; bios of different ones do not merge. */
+  ioprio = 0;
+  /** How long the data is expected to live; bios of different ones do not merge. */
+  writeHint = 0;
+  /** Write stream, 0 if none; bios of different ones do not merge. */
+  writeStream = 0;
+  /** Hardware queue to be polled, or -1 (kernel: `bi_cookie`, `BLK_QC_T_NONE`). */
+  cookie: number = -1;
   /** `BLK_STS_*`, valid in `endIo`. */
   status = 0;
   /** Called exactly once, possibly before `submitBio` returns. */
   endIo: ((bio: Bio) => void) | null = null;
   /** The submitter's own. */
   private: unknown = null;
+  /** The next bio of the same request (kernel: `bi_next`). */
+  next: Bio | null = null;
+  /** Memory segments as the device counts them, once it has been split to limits. */
+  nrSegs = 0;
   /** Completions still to come before `endIo` (kernel: `__bi_remaining`). */
   remaining = 1;
 
@@ -112,6 +142,41 @@ export class Bio {
   }
 }
 
+/**
+ * Makes a bio that has ended as good as new, without memory (kernel: `bio_reset`).
+ * One that goes to a partition must not be submitted again without.
+ */
+export function bioReset(bio: Bio, bdev: BlockDevice, opf: number): void {
+  bio.bdev = bdev;
+  bio.opf = opf;
+  bio.sector = 0;
+  bio.size = 0;
+  // Another bio may be over the same memory.
+  bio.vecs = [];
+  bio.vecIndex = 0;
+  bio.vecDone = 0;
+  bio.flags = 0;
+  bio.ioprio = 0;
+  bio.writeHint = 0;
+  bio.writeStream = 0;
+  bio.cookie = -1;
+  bio.status = BLK_STS_OK;
+  bio.endIo = null;
+  bio.private = null;
+  bio.next = null;
+  bio.nrSegs = 0;
+  bio.remaining = 1;
+}
+
+/** Whether there is memory for every byte that is left of a bio. */
+export function bioCovered(bio: Bio): boolean {
+  let left = bio.size + bio.vecDone;
+  for (let i = bio.vecIndex; left > 0 && i < bio.vecs.length; i++) {
+    left -= bio.vecs[i]!.len;
+  }
+  return left <= 0;
+}
+
 function outside(data: Uint8Array, offset: number, len: number): FsError {
   return new FsError(
     EFAULT,
@@ -149,6 +214,10 @@ export function bioSplit(bio: Bio, sectors: number): Bio {
   front.size = sectors * SECTOR_SIZE;
   front.vecIndex = bio.vecIndex;
   front.vecDone = bio.vecDone;
+  front.flags = bio.flags & BIO_REMAPPED;
+  front.ioprio = bio.ioprio;
+  front.writeHint = bio.writeHint;
+  front.writeStream = bio.writeStream;
   bioAdvance(bio, front.size);
   return front;
 }
@@ -178,6 +247,8 @@ export function bioEndIo(bio: Bio): void {
   while (--done.remaining === 0) {
     // Whoever gets it may submit it again.
     done.remaining = 1;
+    if (concernsZones(done)) blkZoneBioEndIo(done);
+    done.flags = 0;
     if (done.endIo !== bioChainEndIo) {
       done.endIo?.(done);
       return;
@@ -188,12 +259,26 @@ export function bioEndIo(bio: Bio): void {
   }
 }
 
+/** Whether it went through the write plug of a zone, or manages zones. */
+function concernsZones({ flags, opf }: Bio): boolean {
+  return (flags & BIO_ZONE_WRITE_PLUGGING) !== 0 || opIsZoneMgmt(reqOp(opf));
+}
+
 /** Completes a bio with a status (kernel: `bio_io_error` and its like). */
 export function bioEndWith(bio: Bio, status: number): void {
   // A part that failed earlier has the say.
-  if (bio.status === BLK_STS_OK) bio.status = status;
+  if (status !== BLK_STS_OK && bio.status === BLK_STS_OK) {
+    bio.status = INTERNAL.includes(status) ? BLK_STS_IOERR : status;
+  }
   bioEndIo(bio);
 }
+
+/** What drivers and the block layer tell each other, and nobody above. */
+const INTERNAL: readonly number[] = [
+  BLK_STS_RESOURCE,
+  BLK_STS_DEV_RESOURCE,
+  BLK_STS_DM_REQUEUE,
+];
 
 /**
  * Submits a bio and waits for it (kernel: `submit_bio_wait`). `endIo` and
@@ -206,8 +291,20 @@ export function submitBioWait(bio: Bio): MaybePromise<number> {
   bio.private = done;
   bio.endIo = submitBioWaitEndIo;
   bio.opf |= REQ_SYNC;
-  submitBioDetached(bio);
+  submitToWait(bio);
   return andThenWith(done.wait(bio.bdev.clock), waitedFor, bio);
+}
+
+/** A driver that waits within its `submit` cannot leave the bio to the loop above. */
+function submitToWait(bio: Bio): void {
+  const { clock } = bio.bdev;
+  if (!clock.inSync) return submitBio(bio);
+  clock.enterSync();
+  try {
+    submitBio(bio);
+  } finally {
+    clock.leaveSync();
+  }
 }
 
 function submitBioWaitEndIo(bio: Bio): void {

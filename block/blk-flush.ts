@@ -12,14 +12,12 @@
  */
 
 import { SEC } from "../lib/clock.ts";
-import {
-  blkMqFinishRequest,
-  blkMqIssue,
-  type HwQueue,
-  Request,
-} from "./blk-mq.ts";
+import { blkMqFinishRequest, type HwQueue } from "./blk-mq.ts";
+import { Request } from "./blk-request.ts";
 import {
   BLK_STS_OK,
+  REQ_DRV,
+  REQ_FAILFAST_MASK,
   REQ_FUA,
   REQ_OP_FLUSH,
   REQ_PREFLUSH,
@@ -58,6 +56,11 @@ export class FlushQueue {
     this.#hctx = hctx;
   }
 
+  /** The FLUSH, made on first use. */
+  get request(): Request | null {
+    return this.#flushRq;
+  }
+
   /** Puts a request among those that wait for the next FLUSH. */
   addPending(rq: Request): void {
     const pending = this.#lists[this.#pendingIdx]!;
@@ -79,17 +82,18 @@ export class FlushQueue {
     }
     this.#pendingIdx ^= 1;
     const rq = this.#flushRq ??= new Request(this.#hctx, 0);
-    rq.tag = pending[0]!.tag;
-    rq.opf = REQ_OP_FLUSH | REQ_SYNC;
+    const first = pending[0]!;
+    rq.tag = first.tag;
+    rq.opf = REQ_OP_FLUSH | REQ_PREFLUSH |
+      (first.opf & (REQ_DRV | REQ_FAILFAST_MASK));
     rq.startTime = now;
-    blkMqIssue(rq);
+    this.#hctx.send(rq, now);
   }
 
   /** The FLUSH has ended: all that waited for it go on (kernel: `flush_end_io`). */
   flushEnd(status: number): void {
-    const { stats } = this.#hctx.queue;
     const took = this.#now() - this.#flushRq!.startTime;
-    stats.account(stats.flush, 0, took);
+    this.#hctx.queue.stats.accountFlush(took);
     const running = this.#lists[this.#runningIdx]!;
     this.#lists[this.#runningIdx] = [];
     this.#runningIdx ^= 1;
@@ -108,8 +112,9 @@ export class FlushQueue {
  * @returns False if the request is to be issued as it now is.
  */
 export function insertFlush(rq: Request): boolean {
-  const { fua } = rq.hctx.queue.device;
-  const policy = flushPolicy(rq, fua);
+  const { flush, queue } = rq.hctx;
+  const { fua } = queue.device;
+  const policy = flushPolicy(rq);
   // Every step is its own request: the data carries no flag but a native FUA.
   rq.opf &= ~REQ_PREFLUSH;
   if (!fua) rq.opf &= ~REQ_FUA;
@@ -119,13 +124,22 @@ export function insertFlush(rq: Request): boolean {
     return true;
   }
   if (policy === REQ_FSEQ_DATA) return false;
+  if (policy === (REQ_FSEQ_DATA | REQ_FSEQ_POSTFLUSH)) {
+    // It goes the way of all others, and comes back when it has been written.
+    rq.flushSeq = REQ_FSEQ_PREFLUSH;
+    flush.dataInFlight++;
+    return false;
+  }
   flushCompleteSeq(rq, REQ_FSEQ_ACTIONS & ~policy, BLK_STS_OK);
   return true;
 }
 
-/** Steps that a request needs on a device with a cache (kernel: `blk_flush_policy`). */
-function flushPolicy(rq: Request, fua: boolean): number {
+/** Steps that a request needs (kernel: `blk_flush_policy`). Without data, PREFLUSH
+ * and FUA are two FLUSHes where the device has no FUA. */
+function flushPolicy(rq: Request): number {
+  const { writeCache, fua } = rq.hctx.queue.device;
   let policy = rq.size > 0 ? REQ_FSEQ_DATA : 0;
+  if (!writeCache) return policy;
   if ((rq.opf & REQ_PREFLUSH) !== 0) policy |= REQ_FSEQ_PREFLUSH;
   if ((rq.opf & REQ_FUA) !== 0 && !fua) policy |= REQ_FSEQ_POSTFLUSH;
   return policy;
@@ -156,7 +170,7 @@ function flushCompleteSeq(rq: Request, seq: number, status: number): void {
       break;
     case REQ_FSEQ_DATA:
       flush.dataInFlight++;
-      blkMqIssue(rq);
+      rq.hctx.send(rq, rq.hctx.queue.device.clock.now());
       break;
     case REQ_FSEQ_DONE:
       rq.flushSeq = 0;

@@ -40,17 +40,45 @@ export const REQ_OP_WRITE = 1;
 export const REQ_OP_FLUSH = 2;
 /** Deallocate a range. */
 export const REQ_OP_DISCARD = 3;
+/** Deallocate a range so that nothing of it can be found again. */
+export const REQ_OP_SECURE_ERASE = 5;
+/** Write at a zone's write pointer; the sector written is told at completion. */
+export const REQ_OP_ZONE_APPEND = 7;
 /** Write zeroes without a payload. */
 export const REQ_OP_WRITE_ZEROES = 9;
+/** Open a zone explicitly. */
+export const REQ_OP_ZONE_OPEN = 11;
+/** Close an open zone. */
+export const REQ_OP_ZONE_CLOSE = 13;
+/** Move a zone's write pointer to its end. */
+export const REQ_OP_ZONE_FINISH = 15;
+/** Empty a zone. */
+export const REQ_OP_ZONE_RESET = 17;
+/** Empty all zones. */
+export const REQ_OP_ZONE_RESET_ALL = 19;
+/** A driver's own command that reads; refused in a bio. */
+export const REQ_OP_DRV_IN = 34;
+/** A driver's own command that writes; refused in a bio. */
+export const REQ_OP_DRV_OUT = 35;
 
+/** The driver does not retry after an error of the device. */
+export const REQ_FAILFAST_DEV: number = 1 << 8;
+/** The driver does not retry after an error on the way to the device. */
+export const REQ_FAILFAST_TRANSPORT: number = 1 << 9;
+/** The driver does not retry after an error of its own. */
+export const REQ_FAILFAST_DRIVER: number = 1 << 10;
 /** Somebody waits for it. */
 export const REQ_SYNC: number = 1 << 11;
 /** Metadata; a hint. */
 export const REQ_META: number = 1 << 12;
+/** Urgent; a hint. */
+export const REQ_PRIO: number = 1 << 13;
 /** Never merge. */
 export const REQ_NOMERGE: number = 1 << 14;
 /** The submitter will send more soon. */
 export const REQ_IDLE: number = 1 << 15;
+/** A protection payload is attached. */
+export const REQ_INTEGRITY: number = 1 << 16;
 /** On stable media before completion. */
 export const REQ_FUA: number = 1 << 17;
 /** Flush the volatile cache before this I/O. */
@@ -63,8 +91,21 @@ export const REQ_BACKGROUND: number = 1 << 20;
 export const REQ_NOWAIT: number = 1 << 21;
 /** Completion is reaped by polling. */
 export const REQ_POLLED: number = 1 << 22;
+/** The bio comes from a cache of bios; says nothing to a device. */
+export const REQ_ALLOC_CACHE: number = 1 << 23;
+/** Swap. */
+export const REQ_SWAP: number = 1 << 24;
+/** The driver's own. */
+export const REQ_DRV: number = 1 << 25;
+/** The file system's own. */
+export const REQ_FS_PRIVATE: number = 1 << 26;
 /** The write is all or nothing. */
 export const REQ_ATOMIC: number = 1 << 27;
+/** Of WRITE_ZEROES: keep the blocks allocated. */
+export const REQ_NOUNMAP: number = 1 << 28;
+/** Any of the `REQ_FAILFAST_*`. */
+export const REQ_FAILFAST_MASK: number = REQ_FAILFAST_DEV |
+  REQ_FAILFAST_TRANSPORT | REQ_FAILFAST_DRIVER;
 
 /** Success. */
 export const BLK_STS_OK = 0;
@@ -135,7 +176,8 @@ const TO_STATUS = new Map(STATUS_ERRNO.map(([status, e]) => [e, status]));
  * @returns 0 or a negative errno; an unknown status is -EIO.
  */
 export function blkStatusToErrno(status: number): number {
-  return -(TO_ERRNO.get(status) ?? EIO);
+  // By subtraction: success is 0, not -0.
+  return 0 - (TO_ERRNO.get(status) ?? EIO);
 }
 
 /**
@@ -160,4 +202,16 @@ export function opIsWrite(opf: number): boolean {
 /** Whether the flush machinery is concerned (kernel: `op_is_flush`). */
 export function opIsFlush(opf: number): boolean {
   return (opf & (REQ_FUA | REQ_PREFLUSH)) !== 0;
+}
+
+/** Whether somebody waits for it: a read, or a write that says so (kernel: `op_is_sync`). */
+export function opIsSync(opf: number): boolean {
+  return reqOp(opf) === REQ_OP_READ ||
+    (opf & (REQ_SYNC | REQ_FUA | REQ_PREFLUSH)) !== 0;
+}
+
+/** Whether it manages zones: open, close, finish or reset (kernel: `op_is_zone_mgmt`). */
+export function opIsZoneMgmt(op: number): boolean {
+  return op >= REQ_OP_ZONE_OPEN && op <= REQ_OP_ZONE_RESET_ALL &&
+    (op & 1) !== 0;
 }

@@ -9,7 +9,7 @@
  * @module
  */
 
-import type { BlockDevice } from "../block/blkdev.ts";
+import type { BlockDevice, BlockHolder } from "../block/blkdev.ts";
 import type { IovIter } from "../lib/iov-iter.ts";
 import { Mutex, Rwsem } from "../lib/locks.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
@@ -214,8 +214,11 @@ export interface SuperOperations {
   evictInode(inode: Inode): MaybePromise<void>;
   /** Makes everything durable; data has been written already. */
   syncFs(sb: SuperBlock): MaybePromise<number>;
-  /** Unmount: leaves a clean image. */
+  /** Unmount: leaves a clean image; not called if the device has gone. */
   putSuper(sb: SuperBlock): MaybePromise<number>;
+  /** The device has gone: from now on nothing may reach what may come in its place
+   * (kernel: `shutdown`). */
+  shutdown?(sb: SuperBlock): void;
   /** Space in use and free. */
   statfs(sb: SuperBlock): StatFs;
 }
@@ -248,6 +251,8 @@ export class SuperBlock {
   maxBytes: number = MAX_LFS_FILESIZE;
   /** Every change is -EROFS. */
   readOnly = false;
+  /** The device has gone: what needs it is -EIO (kernel: `xfs_is_shutdown`). */
+  dead = false;
   /** Most names that an inode can have (kernel: `s_max_links`). */
   maxLinks = 2 ** 31 - 1;
   /** Granularity of timestamps, ns. */
@@ -265,6 +270,9 @@ export class SuperBlock {
   /** Cached names; made by mount.
    * @internal */
   dcache!: Dcache;
+  /** What gives it the device; made by mount.
+   * @internal */
+  claim!: BlockHolder;
   /** One rename between directories at a time (kernel: `s_vfs_rename_mutex`). */
   readonly renameMutex: Mutex = new Mutex("s_vfs_rename_mutex");
   /** Open files. */

@@ -6,7 +6,7 @@
  * @module
  */
 
-import type { BlockDevice } from "../block/blkdev.ts";
+import type { BlockDevice, BlockHolder } from "../block/blkdev.ts";
 import { warnOn } from "../lib/bug.ts";
 import { EBUSY } from "../lib/errno.ts";
 import { andThen, type MaybePromise, repeat } from "../lib/maybe-promise.ts";
@@ -16,23 +16,39 @@ import { type FileSystemType, type MountError, SuperBlock } from "./fs.ts";
 import { evict } from "./inode.ts";
 import { syncFilesystem } from "./sync.ts";
 
-/** Devices that hold a mounted file system, or are about to. */
-const claimed = new WeakSet<BlockDevice>();
-
 /**
  * Takes a device for oneself alone (kernel: `bd_prepare_to_claim`).
  *
+ * @param holder Told if the device goes: then it has no claim any more.
  * @returns False if it is mounted, or being made or mounted just now.
  */
-export function claimDevice(bdev: BlockDevice): boolean {
-  if (claimed.has(bdev)) return false;
-  claimed.add(bdev);
+export function claimDevice(bdev: BlockDevice, holder: BlockHolder): boolean {
+  if (bdev.holder !== null) return false;
+  bdev.holder = holder;
   return true;
 }
 
-/** Gives back what {@linkcode claimDevice} took (kernel: `bd_release`). */
-export function releaseDevice(bdev: BlockDevice): void {
-  claimed.delete(bdev);
+/** Gives back what {@linkcode claimDevice} took, unless it is somebody else's by now
+ * (kernel: `bd_release`). */
+export function releaseDevice(bdev: BlockDevice, holder: BlockHolder): void {
+  if (bdev.holder === holder) bdev.holder = null;
+}
+
+/** The claim of a mount (kernel: `fs_holder_ops`). */
+export class MountClaim implements BlockHolder {
+  /** The file system, once there is one. */
+  sb: SuperBlock | null = null;
+  /** Whether the device has gone. */
+  dead = false;
+
+  /** Kernel: `fs_bdev_mark_dead`. */
+  markDead(): void {
+    this.dead = true;
+    const { sb } = this;
+    if (sb === null) return;
+    sb.dead = true;
+    sb.ops.shutdown?.(sb);
+  }
 }
 
 /**
@@ -47,12 +63,19 @@ export function vfsMount(
   mm: Mm,
   options: string,
 ): MaybePromise<SuperBlock | MountError> {
-  if (!claimDevice(bdev)) {
+  const claim = new MountClaim();
+  if (!claimDevice(bdev, claim)) {
     return { errno: -EBUSY, message: `${bdev.name} is in use` };
   }
   return andThen(type.mount(bdev, mm, options), (sb) => {
-    if (sb instanceof SuperBlock) sb.dcache = new Dcache(sb);
-    else releaseDevice(bdev);
+    if (!(sb instanceof SuperBlock)) {
+      releaseDevice(bdev, claim);
+      return sb;
+    }
+    sb.dcache = new Dcache(sb);
+    sb.claim = claim;
+    claim.sb = sb;
+    if (claim.dead) claim.markDead();
     return sb;
   });
 }
@@ -62,7 +85,8 @@ export function vfsMount(
  * is in memory any more. The caller has seen to it that no file is open and that no
  * call is going on.
  *
- * @returns 0, or the first error. The file system is unmounted all the same.
+ * @returns 0, or the first error. The file system is unmounted all the same. If its
+ *   device has gone, nothing is written, which is no error.
  */
 export function vfsUnmount(sb: SuperBlock): MaybePromise<number> {
   let first = 0;
@@ -78,11 +102,11 @@ export function vfsUnmount(sb: SuperBlock): MaybePromise<number> {
     note(error);
     return evictInodes(sb);
   });
-  const put = andThen(evicted, () => sb.ops.putSuper(sb));
+  const put = andThen(evicted, () => sb.dead ? 0 : sb.ops.putSuper(sb));
   return andThen(put, (error) => {
     note(error);
-    releaseDevice(sb.bdev);
-    return first;
+    releaseDevice(sb.bdev, sb.claim);
+    return sb.dead ? 0 : first;
   });
 }
 

@@ -24,6 +24,7 @@
  */
 
 import { Bio, submitBio, submitBioWait } from "../block/bio.ts";
+import { blkFinishPlug, blkStartPlug } from "../block/blk-plug.ts";
 import {
   blkStatusToErrno,
   REQ_OP_READ,
@@ -458,8 +459,13 @@ export function iomapReadahead(
   const iter = new IomapIter();
   iomapIterInit(iter, inode, pos, length, 0, "iomap_readahead");
   const ctx = new ReadCtx(null, rac);
-  const read = iomapWalk(iter, ops, iomapReadaheadIter, ctx);
-  return andThen(andThenWith(read, iomapReadEnd, ctx), ignore);
+  blkStartPlug();
+  try {
+    const read = iomapWalk(iter, ops, iomapReadaheadIter, ctx);
+    return andThen(andThenWith(read, iomapReadEnd, ctx), ignore);
+  } finally {
+    blkFinishPlug();
+  }
 }
 
 /** Reads [off, off + len) of a folio and waits: 0 or a negative errno. */
@@ -1432,5 +1438,10 @@ function writepagesEnd(_: void, walk: WritepagesWalk): MaybePromise<number> {
 export function iomapWritepages(wpc: IomapWritepageCtx): MaybePromise<number> {
   const folios = writebackIter(wpc.inode.mapping, wpc.wbc);
   const walk = new WritepagesWalk(wpc, folios);
-  return andThenWith(repeatWith(writepagesStep, walk), writepagesEnd, walk);
+  blkStartPlug();
+  try {
+    return andThenWith(repeatWith(writepagesStep, walk), writepagesEnd, walk);
+  } finally {
+    blkFinishPlug();
+  }
 }

@@ -14,6 +14,7 @@
  */
 
 import { Bio, submitBio } from "../block/bio.ts";
+import { blkFinishPlug, blkStartPlug } from "../block/blk-plug.ts";
 import {
   blkStatusToErrno,
   REQ_ATOMIC,
@@ -557,13 +558,18 @@ function dioCleaned(
 }
 
 function dioWalk(dio: IomapDio, ops: IomapOps): MaybePromise<number> {
-  const { iter } = dio;
-  inodeDioBegin(iter.inode);
-  return andThenWith(
-    iomapWalk(iter, ops, iomapDioIter, dio),
-    dioSubmitted,
-    dio,
-  );
+  inodeDioBegin(dio.iter.inode);
+  return andThenWith(pluggedWalk(dio, ops), dioSubmitted, dio);
+}
+
+/** What is submitted before the walk first waits goes to the device together. */
+function pluggedWalk(dio: IomapDio, ops: IomapOps): MaybePromise<number> {
+  blkStartPlug();
+  try {
+    return iomapWalk(dio.iter, ops, iomapDioIter, dio);
+  } finally {
+    blkFinishPlug();
+  }
 }
 
 /** All that will be submitted has been. */

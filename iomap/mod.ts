@@ -75,6 +75,7 @@ export * from "../block/blkdev.ts";
 export type { Clock, EventId } from "../lib/clock.ts";
 export * from "../lib/errno.ts";
 export * from "../lib/iov-iter.ts";
+export * from "../lib/lockdep.ts";
 export * from "../lib/locks.ts";
 export * from "../lib/maybe-promise.ts";
 export * from "../lib/wait.ts";

@@ -5,7 +5,8 @@
  * nothing else can run, so that one seed gives one execution; `RealClock` runs
  * events against `performance.now`. A newcomer gets this wrong: an event that is
  * popped may make promises continue, and those must run before time moves on, so
- * the virtual clock runs one event per turn of the event loop.
+ * the virtual clock runs each event from a callback of the event loop, between
+ * which all promises have their turn.
  *
  * A synchronous caller (`readSync`) cannot let promises run. Between
  * {@linkcode Clock.enterSync} and {@linkcode Clock.leaveSync} whoever has to wait
@@ -15,6 +16,14 @@
  */
 
 import { EINVAL, FsError, show } from "./errno.ts";
+import {
+  BACKGROUND,
+  type Callback,
+  EventHeap,
+  WAKEUP,
+  WORK,
+} from "./event-heap.ts";
+import { Histogram } from "./histogram.ts";
 
 /** One microsecond in nanoseconds. */
 export const USEC = 1_000;
@@ -26,16 +35,26 @@ export const SEC = 1_000_000_000;
 /** Names one event for {@linkcode Clock.cancel}; never 0. */
 export type EventId = number;
 
+/**
+ * What an event's callback returns if it has let nobody go on: it settled no
+ * promise, and called nothing that may have. The virtual clock then runs the next
+ * event at once, in a third of the time. Anything else that is returned says
+ * nothing.
+ */
+export const QUIET: unique symbol = Symbol("quiet");
+
 /** A source of time and the queue of what is due. */
 export interface Clock {
   /** Current time, whole nanoseconds since the clock began. */
   now(): number;
   /**
    * Runs `fn(arg)` when time reaches `time`; events of the same time run in the
-   * order in which they were added.
+   * order in which they were added. All that `fn` lets go on, through promises,
+   * has come to rest before time moves; see {@linkcode QUIET}.
    *
    * @param time Absolute, nanoseconds. A time that has passed means now.
-   * @throws {FsError} EINVAL if it is no number, or never comes.
+   * @throws {FsError} EINVAL if it is no number, or never comes; ENOMEM if 2^22
+   *   events wait.
    */
   at<T>(time: number, fn: (arg: T) => void, arg: T): EventId;
   /**
@@ -46,16 +65,32 @@ export interface Clock {
   atBackground<T>(time: number, fn: (arg: T) => void, arg: T): EventId;
   /** Takes an event back; one that has run or is unknown is ignored. */
   cancel(id: EventId): void;
+  /**
+   * Makes an event one of housekeeping, as {@linkcode Clock.atBackground}'s are, or
+   * one to wait for, as {@linkcode Clock.at}'s; cheaper than to take it back and
+   * add it again. One that has run or is unknown is ignored.
+   */
+  setBackground(id: EventId, background: boolean): void;
   /** Resolves after `ns` nanoseconds. */
   sleep(ns: number): Promise<void>;
   /** Wall-clock time for timestamps, nanoseconds since 1970 (about 200 ns exact). */
   realtime(): number;
+  /**
+   * Events that wait and may move time. None, with a task that still waits: what
+   * it waits for never comes.
+   */
+  readonly pending: number;
+  /** How late events ran; null if none ever is, on a virtual clock. */
+  readonly lateness: Lateness | null;
   /** Begins a stretch in which waiting runs events in place; nests. */
   enterSync(): void;
   /** Ends what {@linkcode Clock.enterSync} began. */
   leaveSync(): void;
   /** Whether the caller is in such a stretch. */
   readonly inSync: boolean;
+  /** How many such stretches, and runs of events in place, the caller is in: more
+   * than before means that whoever was running waits for the caller to be done. */
+  readonly nesting: number;
   /**
    * Runs events in place until `done()` holds or none is left that could bring it
    * about: the end of a {@linkcode Clock.sleep} could not, as the task that slept
@@ -66,161 +101,28 @@ export interface Clock {
   runUntil(done: () => boolean): boolean;
 }
 
-type Callback = (arg: unknown) => void;
+/** An event that runs this much after its time is late, nanoseconds. */
+const LATE = 20 * USEC;
 
-const SLOT_BITS = 2 ** 22;
+/** By how much events ran after they were due, nanoseconds of their clock. */
+export class Lateness extends Histogram {
+  #late = 0;
 
-// Kinds of events.
-/** Neither moves time nor keeps the process alive. */
-const BACKGROUND = 0;
-/** Settles a promise and does nothing else. */
-const WAKEUP = 1;
-const WORK = 2;
-
-/** A 4-ary heap ordered by (time, insertion), with cancellation by tag. */
-class EventHeap {
-  #times = new Float64Array(64);
-  #seqs = new Float64Array(64);
-  #slots = new Int32Array(64);
-  #size = 0;
-  #seq = 0;
-  // Columns by slot.
-  #fns: (Callback | null)[] = [];
-  #args: unknown[] = [];
-  #generations: number[] = [];
-  #kinds: number[] = [];
-  #free: number[] = [];
-  /** Events that may move time. */
-  foreground = 0;
-  /** Those among them that do more than let a task go on. */
-  work = 0;
-
-  /** Adds an event; see {@linkcode Clock.at}. */
-  push(
-    time: number,
-    fn: Callback,
-    arg: unknown,
-    kind: number,
-  ): EventId {
-    const slot = this.#free.pop() ?? this.#fns.length;
-    this.#fns[slot] = fn;
-    this.#args[slot] = arg;
-    this.#kinds[slot] = kind;
-    const generation = (this.#generations[slot] ?? 0) + 1;
-    this.#generations[slot] = generation;
-    this.#count(kind, 1);
-    if (this.#size === this.#times.length) this.#grow();
-    this.#siftUp(this.#size++, time, this.#seq++, slot);
-    return generation * SLOT_BITS + slot;
+  /** Events that were late by more than 20 us. */
+  get late(): number {
+    return this.#late;
   }
 
-  /** Takes an event back, unless it has run. */
-  cancel(id: EventId): void {
-    const slot = id % SLOT_BITS;
-    if (this.#generations[slot] !== (id - slot) / SLOT_BITS) return;
-    if (this.#fns[slot] === null) return;
-    this.#fns[slot] = null;
-    this.#args[slot] = undefined;
-    this.#count(this.#kinds[slot]!, -1);
+  /** Counts an event. */
+  override record(ns: number): void {
+    super.record(ns);
+    if (ns > LATE) this.#late++;
   }
 
-  /** Time of the first live event, or Infinity. */
-  firstTime(): number {
-    while (this.#size > 0 && this.#fns[this.#slots[0]!] === null) {
-      this.#release(this.#removeFirst());
-    }
-    return this.#size > 0 ? this.#times[0]! : Infinity;
-  }
-
-  /** Takes the first live event, which {@linkcode firstTime} has found. */
-  runFirst(): void {
-    const slot = this.#removeFirst();
-    const fn = this.#fns[slot]!;
-    const arg = this.#args[slot];
-    this.#count(this.#kinds[slot]!, -1);
-    this.#release(slot);
-    fn(arg);
-  }
-
-  #count(kind: number, by: number): void {
-    if (kind !== BACKGROUND) this.foreground += by;
-    if (kind === WORK) this.work += by;
-  }
-
-  #release(slot: number): void {
-    this.#fns[slot] = null;
-    this.#args[slot] = undefined;
-    this.#free.push(slot);
-  }
-
-  #removeFirst(): number {
-    const first = this.#slots[0]!;
-    const last = --this.#size;
-    if (last > 0) {
-      this.#siftDown(
-        this.#times[last]!,
-        this.#seqs[last]!,
-        this.#slots[last]!,
-      );
-    }
-    return first;
-  }
-
-  #siftUp(at: number, time: number, seq: number, slot: number): void {
-    let i = at;
-    while (i > 0) {
-      const parent = (i - 1) >> 2;
-      // A new event has the highest sequence number: ties stay below.
-      if (this.#times[parent]! <= time) break;
-      this.#move(parent, i);
-      i = parent;
-    }
-    this.#put(i, time, seq, slot);
-  }
-
-  #siftDown(time: number, seq: number, slot: number): void {
-    const size = this.#size;
-    let i = 0;
-    for (;;) {
-      let child = 4 * i + 1;
-      if (child >= size) break;
-      const end = Math.min(child + 4, size);
-      for (let j = child + 1; j < end; j++) {
-        if (this.#before(j, this.#times[child]!, this.#seqs[child]!)) child = j;
-      }
-      if (!this.#before(child, time, seq)) break;
-      this.#move(child, i);
-      i = child;
-    }
-    this.#put(i, time, seq, slot);
-  }
-
-  #before(i: number, time: number, seq: number): boolean {
-    const t = this.#times[i]!;
-    return t < time || (t === time && this.#seqs[i]! < seq);
-  }
-
-  #move(from: number, to: number): void {
-    this.#put(to, this.#times[from]!, this.#seqs[from]!, this.#slots[from]!);
-  }
-
-  #put(i: number, time: number, seq: number, slot: number): void {
-    this.#times[i] = time;
-    this.#seqs[i] = seq;
-    this.#slots[i] = slot;
-  }
-
-  #grow(): void {
-    const size = this.#times.length * 2;
-    const times = new Float64Array(size);
-    const seqs = new Float64Array(size);
-    const slots = new Int32Array(size);
-    times.set(this.#times);
-    seqs.set(this.#seqs);
-    slots.set(this.#slots);
-    this.#times = times;
-    this.#seqs = seqs;
-    this.#slots = slots;
+  /** Forgets all. */
+  override clear(): void {
+    super.clear();
+    this.#late = 0;
   }
 }
 
@@ -234,15 +136,23 @@ function checkTime(time: number): number {
 export abstract class EventClock implements Clock {
   readonly #events = new EventHeap();
   #syncDepth = 0;
+  #running = 0;
 
+  /** See {@linkcode Clock.lateness}. */
+  abstract readonly lateness: Lateness | null;
   /** Current time, ns. */
   abstract now(): number;
   /** Wall-clock time, ns since 1970. */
   abstract realtime(): number;
-  /** See {@linkcode Clock.runUntil}. */
-  abstract runUntil(done: () => boolean): boolean;
+  /** Does the work of {@linkcode Clock.runUntil}. */
+  protected abstract runEvents(done: () => boolean): boolean;
   /** Sees to it that the first event runs when it is due. */
   protected abstract arm(): void;
+
+  /** See {@linkcode Clock.pending}. */
+  get pending(): number {
+    return this.#events.foreground;
+  }
 
   /** Whether an event waits that may move time. */
   protected get busy(): boolean {
@@ -259,9 +169,15 @@ export abstract class EventClock implements Clock {
     return this.#events.firstTime();
   }
 
-  /** Runs the event that {@linkcode firstTime} has found. */
-  protected runFirst(): void {
-    this.#events.runFirst();
+  /** Whether the event that {@linkcode firstTime} has found is housekeeping. */
+  protected firstIsBackground(): boolean {
+    return this.#events.firstKind() === BACKGROUND;
+  }
+
+  /** Runs the event that {@linkcode firstTime} has found.
+   * @returns What its callback does. */
+  protected runFirst(): unknown {
+    return this.#events.runFirst();
   }
 
   /** See {@linkcode Clock.at}. */
@@ -286,6 +202,12 @@ export abstract class EventClock implements Clock {
     this.#events.cancel(id);
   }
 
+  /** See {@linkcode Clock.setBackground}. */
+  setBackground(id: EventId, background: boolean): void {
+    this.#events.setKind(id, background ? BACKGROUND : WORK);
+    if (!background) this.arm();
+  }
+
   /** See {@linkcode Clock.sleep}. */
   sleep(ns: number): Promise<void> {
     return new Promise((resolve) => {
@@ -303,16 +225,41 @@ export abstract class EventClock implements Clock {
     this.#syncDepth--;
   }
 
+  /** See {@linkcode Clock.runUntil}. */
+  runUntil(done: () => boolean): boolean {
+    this.#running++;
+    try {
+      return this.runEvents(done);
+    } finally {
+      this.#running--;
+    }
+  }
+
   /** See {@linkcode Clock.inSync}. */
   get inSync(): boolean {
     return this.#syncDepth > 0;
   }
+
+  /** See {@linkcode Clock.nesting}. */
+  get nesting(): number {
+    return this.#syncDepth + this.#running;
+  }
 }
+
+/** Most turns of the event loop that the virtual clock asks for at a time. */
+const MAX_TURNS = 128;
+/** Most quiet events of one turn: timers and signals have to get theirs, too. */
+const MAX_QUIET = 256;
 
 /** Time that moves only when nothing else can run. */
 export class VirtualClock extends EventClock {
+  /** No event is late. */
+  readonly lateness: null = null;
   #now = 0;
-  #armed = false;
+  /** Turns that were asked for and are still to come. */
+  #turnsLeft = 0;
+  /** Turns to ask for next time. */
+  #turns = 1;
   readonly #epoch: number;
 
   /**
@@ -341,8 +288,8 @@ export class VirtualClock extends EventClock {
     return this.#epoch + this.#now;
   }
 
-  /** Runs events in place; see {@linkcode Clock.runUntil}. */
-  runUntil(done: () => boolean): boolean {
+  /** Runs events in place. */
+  protected runEvents(done: () => boolean): boolean {
     while (!done()) {
       if (!this.working) return false;
       this.#runFirst();
@@ -352,33 +299,51 @@ export class VirtualClock extends EventClock {
 
   /** Sees to it that the first event runs when it is due. */
   protected arm(): void {
-    if (this.#armed || !this.busy) return;
-    this.#armed = true;
-    setImmediate(this.#turn);
+    if (this.#turnsLeft > 0 || !this.busy) return;
+    // Callbacks that are asked for together run one after the other, each with
+    // all that it lets go on, at a fifth of the cost of one that asks for the
+    // next. So the more of them found work, the more are asked for.
+    this.#turnsLeft = this.#turns;
+    for (let i = this.#turns; i > 0; i--) setImmediate(this.#turn);
+    this.#turns = Math.min(2 * this.#turns, MAX_TURNS);
   }
 
   // One event a turn: the promises that it settles go on before time does.
   readonly #turn = (): void => {
-    this.#armed = false;
+    this.#turnsLeft--;
     try {
-      this.#runFirst();
+      this.#runTurn();
     } finally {
       this.arm();
     }
   };
 
-  #runFirst(): void {
-    if (!this.busy) return;
-    this.#now = Math.max(this.#now, this.firstTime());
-    this.runFirst();
+  #runTurn(): void {
+    if (!this.busy) {
+      this.#turns = 1;
+      return;
+    }
+    for (let n = 0; n < MAX_QUIET && this.busy; n++) {
+      if (this.#runFirst() !== QUIET) return;
+    }
+  }
+
+  #runFirst(): unknown {
+    this.#now = this.firstTime();
+    return this.runFirst();
   }
 }
 
 /** How long before an event is due the loop starts to poll, nanoseconds. */
 const POLL_AHEAD = 2 * MSEC;
+/** Longest timeout that there is, milliseconds. */
+const MAX_TIMEOUT = 2 ** 31 - 1;
 
 /** Time as it passes: events run when `performance.now` reaches them. */
 export class RealClock extends EventClock {
+  /** By how much events ran after they were due; housekeeping is not counted. */
+  readonly lateness: Lateness = new Lateness();
+  readonly #scale: number;
   readonly #start = performance.now();
   readonly #epoch: number = Math.round(Date.now() * MSEC);
   readonly #word = new Int32Array(new SharedArrayBuffer(4));
@@ -386,9 +351,27 @@ export class RealClock extends EventClock {
   #timer: ReturnType<typeof setTimeout> | null = null;
   #timerDue = Infinity;
 
+  /**
+   * A clock that begins now, at time 0.
+   *
+   * @param options `scale`: how many nanoseconds pass for one of the clock's; 1 if
+   *   absent. Slow motion (10, 100) gives a model of a fast device the time to be
+   *   exact.
+   * @throws {FsError} EINVAL if it is not a finite number above 0. Where time need
+   *   not pass at all, a {@linkcode VirtualClock} does.
+   */
+  constructor(options: { scale?: number } = {}) {
+    super();
+    const { scale = 1 } = options;
+    if (!(Number.isFinite(scale) && scale > 0)) {
+      throw new FsError(EINVAL, `Cannot make a clock, scale ${show(scale)}`);
+    }
+    this.#scale = scale;
+  }
+
   /** Current time, ns. */
   now(): number {
-    return Math.round((performance.now() - this.#start) * MSEC);
+    return Math.round((performance.now() - this.#start) * MSEC / this.#scale);
   }
 
   /** Wall-clock time, ns since 1970. */
@@ -396,12 +379,12 @@ export class RealClock extends EventClock {
     return this.#epoch + this.now();
   }
 
-  /** Runs events in place; see {@linkcode Clock.runUntil}. */
-  runUntil(done: () => boolean): boolean {
+  /** Runs events in place. */
+  protected runEvents(done: () => boolean): boolean {
     while (!done()) {
       if (!this.working) return false;
-      const ahead = this.firstTime() - this.now();
-      if (ahead <= 0) this.runFirst();
+      const ahead = this.#realTimeUntil(this.firstTime());
+      if (ahead <= 0) this.#runFirst();
       // The last part is spun: waking from a sleep is late by up to 100 us.
       else if (ahead > 200 * USEC) {
         Atomics.wait(this.#word, 0, 0, (ahead - 150 * USEC) / MSEC);
@@ -413,33 +396,47 @@ export class RealClock extends EventClock {
   /** See {@linkcode Clock.cancel}. */
   override cancel(id: EventId): void {
     super.cancel(id);
-    if (this.#timer === null) return;
-    // A timer for what is not to come would keep the process alive.
-    clearTimeout(this.#timer);
-    this.#timer = null;
-    this.#timerDue = Infinity;
-    this.arm();
+    this.#release();
+  }
+
+  /** See {@linkcode Clock.setBackground}. */
+  override setBackground(id: EventId, background: boolean): void {
+    super.setBackground(id, background);
+    this.#release();
   }
 
   /** Sees to it that the first event runs when it is due. */
   protected arm(): void {
     if (this.#polling) return;
     const due = this.firstTime();
-    if (due === Infinity) return;
-    const ahead = due - this.now();
+    const ahead = this.#realTimeUntil(due);
     if (ahead <= POLL_AHEAD && this.busy) {
+      // What is queued keeps the process alive, and lets timers and I/O have
+      // their turn, neither of which a promise does.
       this.#polling = true;
       setImmediate(this.#poll);
     } else if (due < this.#timerDue) {
       if (this.#timer !== null) clearTimeout(this.#timer);
       // A timeout is late by a millisecond or more: wake early, then poll.
-      const ms = Math.max(0, (ahead - POLL_AHEAD) / MSEC);
+      const ms = Math.min(
+        Math.max(0, (ahead - POLL_AHEAD) / MSEC),
+        MAX_TIMEOUT,
+      );
       this.#timerDue = due;
       this.#timer = setTimeout(this.#wake, ms);
       if (!this.busy) Deno.unrefTimer(this.#timer);
     } else if (this.busy && this.#timer !== null) {
       Deno.refTimer(this.#timer);
-    }
+    } else this.#release();
+  }
+
+  /** A timer for what is not to come any more would keep the process alive. */
+  #release(): void {
+    if (this.#timer === null || this.busy) return;
+    if (this.firstTime() < Infinity) return Deno.unrefTimer(this.#timer);
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#timerDue = Infinity;
   }
 
   readonly #wake = (): void => {
@@ -458,10 +455,22 @@ export class RealClock extends EventClock {
     // lets the loop turn first.
     const now = this.now();
     try {
-      while (this.firstTime() <= now) this.runFirst();
+      while (this.firstTime() <= now) this.#runFirst();
     } finally {
       this.arm();
     }
+  }
+
+  #runFirst(): void {
+    if (!this.firstIsBackground()) {
+      this.lateness.record(this.now() - this.firstTime());
+    }
+    this.runFirst();
+  }
+
+  /** Nanoseconds that will have passed when the clock shows `time`. */
+  #realTimeUntil(time: number): number {
+    return (time - this.now()) * this.#scale;
   }
 }
 

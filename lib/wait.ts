@@ -14,6 +14,41 @@
 import type { Clock } from "./clock.ts";
 import type { MaybePromise } from "./maybe-promise.ts";
 
+/** What is done when the running task waits. */
+export interface WaitHooks {
+  /**
+   * It is about to (kernel: `sched_submit_work`).
+   *
+   * @param inPlace Events will run in place meanwhile.
+   */
+  sleep(inPlace: boolean): void;
+  /** Others run in its place now; what this returns is for `resume`. */
+  suspend(): number;
+  /** It goes on. */
+  resume(state: number): void;
+}
+
+let hooks: WaitHooks = { sleep: () => {}, suspend: () => 0, resume: () => {} };
+
+/**
+ * Sets what is done when a task waits. The block layer sends then what it holds
+ * back for the task; lib itself knows nothing of that.
+ */
+export function setWaitHooks(given: WaitHooks): void {
+  hooks = given;
+}
+
+/** Runs events in place for a task that waits; see {@linkcode Clock.runUntil}. */
+export function runInPlace(clock: Clock, done: () => boolean): boolean {
+  hooks.sleep(true);
+  const state = hooks.suspend();
+  try {
+    return clock.runUntil(done);
+  } finally {
+    hooks.resume(state);
+  }
+}
+
 /** Tasks that wait for something to change (kernel: `wait_queue_head_t`). */
 export class WaitQueue {
   #waiters: (() => void)[] = [];
@@ -26,7 +61,13 @@ export class WaitQueue {
    */
   wait(clock: Clock, condition: () => boolean): MaybePromise<void> {
     if (condition()) return;
-    if (clock.inSync && clock.runUntil(condition)) return;
+    if (clock.inSync) {
+      if (runInPlace(clock, condition)) return;
+    } else {
+      hooks.sleep(false);
+      // What has been sent may be done already.
+      if (condition()) return;
+    }
     return this.#waitAsync(condition);
   }
 

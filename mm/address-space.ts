@@ -13,6 +13,7 @@ import { type Errseq, errseqSet } from "./errseq.ts";
 import type { Folio } from "./folio.ts";
 import type { Mm } from "./mm.ts";
 import { PageIndex } from "./page-index.ts";
+import type { VmArea } from "./rmap.ts";
 
 /** What the page cache has to know of an inode. */
 export interface MappingHost {
@@ -105,6 +106,8 @@ export class AddressSpace {
   maxOrder = 0;
   /** Cached folios by page, with their tags (kernel: `i_pages`). */
   readonly pages: PageIndex = new PageIndex();
+  /** Memory mappings of it; null if there are none (kernel: `i_mmap`). */
+  mmaps: Set<VmArea> | null = null;
   /** Pages cached. */
   nrPages = 0;
   /** Pages with the dirty flag. */

@@ -482,17 +482,20 @@ function enterAndRead(error: number, walk: ReadWalk): MaybePromise<number> {
     return unlockShared(LOOK_AGAIN, walk);
   }
   filemapAddFolio(mapping, folio, first);
-  const read = filemapReadFolio(walk, folio);
+  const read = filemapReadFolio(mapping, walk.iocb.ra, folio);
   return andThenWith(read, unlockShared, walk);
 }
 
-/** Reads a locked folio and waits for it (kernel: `filemap_read_folio`). */
-function filemapReadFolio(
-  walk: ReadWalk,
+/** Reads a locked folio, which unlocks it, and waits for it (kernel:
+ * `filemap_read_folio`).
+ * @returns 0, -EIO if it is not valid then, or the errno of starting it. */
+export function filemapReadFolio(
+  mapping: AddressSpace,
+  ra: FileRaState,
   folio: Folio,
 ): MaybePromise<number> {
-  const started = walk.mapping.ops.readFolio(folio);
-  return andThenWith(andThenWith(started, waitForRead, folio), readDone, walk);
+  const started = mapping.ops.readFolio(folio);
+  return andThenWith(andThenWith(started, waitForRead, folio), readDone, ra);
 }
 
 function waitForRead(error: number, folio: Folio): MaybePromise<number> {
@@ -504,8 +507,7 @@ function uptodateOrEio(_waited: void, folio: Folio): number {
   return folio.uptodate ? 0 : -EIO;
 }
 
-function readDone(error: number, walk: ReadWalk): number {
-  const { ra } = walk.iocb;
+function readDone(error: number, ra: FileRaState): number {
   // A device with errors is read in smaller pieces from now on.
   if (error === -EIO) ra.raPages = Math.floor(ra.raPages / 4);
   return error;
@@ -554,7 +556,7 @@ function updateOwned(walk: ReadWalk, folio: Folio): MaybePromise<number> {
   if (folio.mapping === null) error = LOOK_AGAIN;
   else if (!rangeUptodate(walk, folio)) {
     if (!walk.has(IOCB_NOWAIT | IOCB_NOIO)) {
-      return filemapReadFolio(walk, folio);
+      return filemapReadFolio(walk.mapping, walk.iocb.ra, folio);
     }
     error = -EAGAIN;
   }

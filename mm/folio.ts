@@ -39,6 +39,8 @@ export const PG_READAHEAD = 1 << 4;
 export const PG_REFERENCED = 1 << 5;
 /** Drop it when its writeback ends. */
 export const PG_DROPBEHIND = 1 << 6;
+/** A copy of a private mapping's own: it belongs to no file. */
+export const PG_ANON: number = 1 << 12;
 /** What keeps a folio from being dropped at once. */
 export const PG_BUSY: number = PG_LOCKED | PG_DIRTY | PG_WRITEBACK;
 
@@ -66,8 +68,10 @@ export class Folio implements ClassedLock {
   mapping: AddressSpace | null = null;
   /** The mapping's owner's own; iomap keeps its per-block state here. */
   private: unknown = null;
-  /** Holders: the page cache counts as one. */
+  /** Holders: the page cache counts as one, page tables only for what is no file's. */
   refcount = 0;
+  /** Page table entries that show it. */
+  mapcount = 0;
   /** Who waits for the lock or the end of writeback; made when somebody does. */
   waiters: WaitQueue | null = null;
 

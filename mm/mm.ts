@@ -9,6 +9,7 @@ import { WaitQueue } from "../lib/wait.ts";
 import type { AddressSpace } from "./address-space.ts";
 import { Folio, PAGE_SIZE } from "./folio.ts";
 import { CHUNK_FRAMES, FIRST_FRAME, PageAllocator } from "./page-alloc.ts";
+import { SwapSpace } from "./swap.ts";
 
 /** Bounds of a page cache. */
 export interface MmOptions {
@@ -49,6 +50,8 @@ export class Mm {
   readonly writebackEnded: WaitQueue = new WaitQueue();
   /** Frame at which reclaim goes on. */
   reclaimHand: number = FIRST_FRAME;
+  /** Where pages go that have no file. */
+  readonly swap: SwapSpace = new SwapSpace(this);
   /** Whether the flusher is at work. */
   flushing = false;
   readonly #allocator: PageAllocator;
@@ -97,6 +100,7 @@ export class Mm {
     folio.flags = 0;
     folio.private = null;
     folio.refcount = 1;
+    folio.mapcount = 0;
     return folio;
   }
 

@@ -21,6 +21,7 @@ import {
   PG_WRITEBACK,
 } from "./folio.ts";
 import { INDEX_PRESENT } from "./page-index.ts";
+import { folioUnmap } from "./rmap.ts";
 
 /** Finds a folio without locking it or taking a reference; valid until the
  * caller waits. Null if nothing is cached (kernel: `filemap_get_entry`). */
@@ -83,13 +84,14 @@ export function filemapAddFolio(
   mapping.pages.set(index, count, folio.frame);
 }
 
-/** Takes a folio out of the cache, with the cache's reference (kernel:
- * `filemap_remove_folio`). It is neither dirty nor under writeback. */
+/** Takes a folio out of the cache and of page tables, with the cache's reference
+ * (kernel: `filemap_remove_folio`). It is neither dirty nor under writeback. */
 export function filemapRemoveFolio(folio: Folio): void {
   const mapping = folio.mapping!;
   const count = folioNrPages(folio);
   const busy = (folio.flags & (PG_DIRTY | PG_WRITEBACK)) !== 0;
   warnOn(busy, "a folio leaves the page cache with data to be written");
+  if (folio.mapcount > 0) folioUnmap(folio);
   mapping.pages.clear(folio.index, count);
   mapping.nrPages -= count;
   folio.mapping = null;

@@ -44,6 +44,7 @@ import {
   filemapReleaseFolio,
   filemapRemoveFolio,
 } from "./page-cache.ts";
+import { folioMkclean } from "./rmap.ts";
 
 /** Pages that the flusher writes of one mapping before it looks at the next
  * (kernel: `MAX_WRITEBACK_PAGES`). */
@@ -80,12 +81,14 @@ export function folioMarkDirty(folio: Folio): boolean {
 }
 
 /** Clears the dirty flag for I/O; true if it was set. The tag stays until
- * writeback starts (kernel: `folio_clear_dirty_for_io`). */
+ * writeback starts. Mappings may not store to it any more without a fault (kernel:
+ * `folio_clear_dirty_for_io`). */
 export function folioClearDirtyForIo(folio: Folio): boolean {
   if ((folio.flags & PG_DIRTY) === 0) return false;
   folio.flags &= ~PG_DIRTY;
   const { mapping } = folio;
   if (mapping !== null) {
+    if (folio.mapcount > 0) folioMkclean(folio);
     mapping.nrDirty -= folioNrPages(folio);
     mapping.mm.nrDirty -= folioNrPages(folio);
     if (mapping.nrDirty === 0) mapping.mm.dirtyMappings.delete(mapping);

@@ -59,6 +59,8 @@ export class FileRaState {
   prevPos: number = -1;
   /** Folio order of the last round. */
   order = 0;
+  /** Faults of mappings that missed, less those that hit. */
+  mmapMiss = 0;
 }
 
 /** One round of readahead (kernel: `struct readahead_control`). */
@@ -257,9 +259,9 @@ export function forcePageCacheRa(
   });
 }
 
-/** The window in folios of the order that the stream has got to (kernel:
- * `page_cache_ra_order`). */
-function pageCacheRaOrder(rac: Readahead): MaybePromise<void> {
+/** Reads the window of `rac.ra` in folios of the order that the stream has got to
+ * (kernel: `page_cache_ra_order`). The caller holds `mapping.invalidateLock` shared. */
+export function pageCacheRaOrder(rac: Readahead): MaybePromise<void> {
   const { mapping, ra, index: start } = rac;
   if (mapping.maxOrder === 0) {
     ra.order = 0;

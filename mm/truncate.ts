@@ -41,6 +41,7 @@ import {
   filemapRemoveFolio,
 } from "./page-cache.ts";
 import { folioCancelDirty } from "./page-writeback.ts";
+import { folioMkclean, folioUnmap, unmapMappingPages } from "./rmap.ts";
 
 /** What both halves of a split folio have: a sync that goes on writes both. */
 const SPLIT_TAGS = [PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_TOWRITE];
@@ -58,6 +59,7 @@ export function truncatePagecacheRange(
 ): MaybePromise<void> {
   if (mapping.nrPages === 0 || last < start) return;
   const range = new TruncateRange(mapping, start, last);
+  unmapMappingPages(mapping, range.cursor, range.end - 1, false);
   const first = truncateEdge(range, start);
   const second = andThenWith(first, truncateLastEdge, range);
   return andThenWith(second, truncateWholeFolios, range);
@@ -150,6 +152,7 @@ function splitFolio(folio: Folio, index: number): boolean {
   const { minOrder } = folio.mapping!;
   if (folio.order <= minOrder || folio.refcount !== 2) return false;
   if (!filemapReleaseFolio(folio)) return false;
+  folioUnmap(folio);
   let piece = folio;
   while (piece.order > minOrder) {
     const upper = splitUpperHalf(piece);
@@ -226,7 +229,23 @@ export function truncateSetsize(
   const old = host.size;
   host.size = size;
   if (size > old) pagecacheIsizeExtended(mapping, old, size);
-  return truncatePagecacheRange(mapping, size, Infinity);
+  return truncatePagecache(mapping, size);
+}
+
+/** Drops the cache beyond a new size, and what private mappings have there (kernel:
+ * `truncate_pagecache`). */
+function truncatePagecache(
+  mapping: AddressSpace,
+  size: number,
+): MaybePromise<void> {
+  const first = Math.ceil(size / PAGE_SIZE);
+  unmapMappingPages(mapping, first, Infinity, true);
+  const dropped = truncatePagecacheRange(mapping, size, Infinity);
+  // A fault that had found its page before may have copied it meanwhile.
+  return andThen(
+    dropped,
+    () => unmapMappingPages(mapping, first, Infinity, true),
+  );
 }
 
 /** Size grows from `from` to `to`: the old tail must read as zero (kernel:
@@ -243,7 +262,10 @@ export function pagecacheIsizeExtended(
     return;
   }
   const folio = filemapLookup(mapping, Math.floor(from / PAGE_SIZE));
-  if (folio === null || !folio.dirty) return;
+  if (folio === null) return;
+  // The next store through a mapping has to reserve the blocks that the file has now.
+  folioMkclean(folio);
+  if (!folio.dirty) return;
   const end = Math.min(to - folio.pos, folio.size);
   folio.data.fill(0, folio.offset + from - folio.pos, folio.offset + end);
 }
@@ -274,6 +296,7 @@ export function invalidateInodePages2Range(
     last: Math.floor(last / PAGE_SIZE),
     error: 0,
   };
+  unmapMappingPages(mapping, walk.index, walk.last, false);
   return andThenWith(repeatWith(invalidateNext, walk), invalidateEnd, walk);
 }
 
@@ -318,9 +341,8 @@ export function invalidateMappingPages(
     if (folio === null) break;
     index = folioNextIndex(folio);
     const inside = folio.index >= startIndex && index <= lastIndex + 1;
-    if (inside && folio.refcount === 1 && (folio.flags & PG_BUSY) === 0) {
-      dropFolio(folio);
-    }
+    const unused = folio.refcount === 1 && folio.mapcount === 0;
+    if (inside && unused && (folio.flags & PG_BUSY) === 0) dropFolio(folio);
   }
   return before - mapping.nrPages;
 }

@@ -6,18 +6,16 @@
  * @module
  */
 
-import { type Bio, bioChain, bioEndIo } from "../bio.ts";
-import { submitBioDetached } from "../blk-core.ts";
+import type { Bio } from "../bio.ts";
 import { opIsWrite, REQ_PREFLUSH } from "../blk-types.ts";
 import type { BlockDevice } from "../blkdev.ts";
 import {
-  bioClone,
   checkCount,
+  DM_DISCARD,
+  DM_TARGET_ZONED_HM,
   DmDevice,
   type DmOptions,
-  submitClone,
   wholeOf,
-  withoutExtras,
 } from "./dm.ts";
 
 /** What {@linkcode DelayDevice} takes. */
@@ -26,8 +24,8 @@ export interface DelayOptions extends DmOptions {
   readNs: number;
   /** How long writes wait, nanoseconds; as long as reads if absent. */
   writeNs?: number;
-  /** How long writes with PREFLUSH wait, empty ones or not, nanoseconds; as long as
-   * writes if absent. */
+  /** How long flushes wait, nanoseconds; as long as writes if absent. Data that comes
+   * with one waits its own time afterwards. */
   flushNs?: number;
 }
 
@@ -52,7 +50,7 @@ export class DelayDevice extends DmDevice {
     for (const [name, ns] of Object.entries({ readNs, writeNs, flushNs })) {
       checkCount(name, ns, 0);
     }
-    super(wholeOf(bottom, withoutExtras), options);
+    super(wholeOf(bottom, DM_DISCARD | DM_TARGET_ZONED_HM), options);
     this.#bottom = bottom;
     this.#readNs = readNs;
     this.#writeNs = writeNs;
@@ -62,7 +60,7 @@ export class DelayDevice extends DmDevice {
   /** Lets a bio wait (kernel: `delay_map`). */
   protected override map(bio: Bio): void {
     const ns = this.#delayOf(bio.opf);
-    if (ns === 0) submitClone(bio, this.#bottom, bio.sector);
+    if (ns === 0) this.#release(bio);
     else this.clock.at(this.clock.now() + ns, this.#release, bio);
   }
 
@@ -72,10 +70,6 @@ export class DelayDevice extends DmDevice {
   }
 
   readonly #release = (bio: Bio): void => {
-    const clone = bioClone(bio, this.#bottom, bio.sector);
-    bioChain(clone, bio);
-    // A synchronous caller may be running the clock from within a submission.
-    submitBioDetached(clone);
-    bioEndIo(bio);
+    this.pass(bio, this.#bottom, bio.sector);
   };
 }

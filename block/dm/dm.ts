@@ -5,7 +5,8 @@
  * A mapped device works on bios, not requests. A bio that arrives is left as it
  * is; a clone over the same memory goes below, and the bio ends when it has.
  * What is submitted from within `submit` only joins a list (see `blk-core.ts`),
- * so devices may be stacked to any height.
+ * so devices may be stacked to any height. A flush that comes with data is two
+ * bios below: first every device is flushed, then the data goes.
  *
  * Kernel counterpart: drivers/md/dm.c, drivers/md/dm-table.c.
  *
@@ -14,32 +15,61 @@
 
 import type { Clock } from "../../lib/clock.ts";
 import { EINVAL, FsError, show } from "../../lib/errno.ts";
+import type { MaybePromise } from "../../lib/maybe-promise.ts";
 import { Bio, bioChain, bioEndIo, bioEndWith, submitBio } from "../bio.ts";
+import { blockTracer, traceBlockRemap } from "../blktrace.ts";
+import { bioPoll, BLK_POLL_ONESHOT } from "../blk-core.ts";
 import {
   BadLimit,
   blkSetStackingLimits,
   blkStackLimits,
   blkValidateLimits,
-  type StackedLimits,
+  diskUpdateReadahead,
 } from "../blk-settings.ts";
 import {
   BLK_STS_IOERR,
   BLK_STS_NOTSUPP,
+  BLK_STS_OK,
+  opIsZoneMgmt,
+  REQ_OP_WRITE,
+  REQ_OP_ZONE_APPEND,
   REQ_POLLED,
+  REQ_PREFLUSH,
+  REQ_SYNC,
+  reqOp,
   SECTOR_SIZE,
 } from "../blk-types.ts";
+import { blkdevReportZones, type ReportZonesCb } from "../blk-zoned.ts";
 import {
+  bdevIsZoned,
+  BLK_FEAT_ATOMIC_WRITES,
   BLK_FEAT_FUA,
   BLK_FEAT_NOWAIT,
+  BLK_FEAT_POLL,
   BLK_FEAT_WRITE_CACHE,
+  BLK_FEAT_ZONED,
   BlockDevice,
+  type QueueLimits,
 } from "../blkdev.ts";
 
 /** The first major number that Linux has free for the device mapper. */
 const DM_MAJOR = 253;
-/** Pages that are read ahead at least (kernel: `VM_READAHEAD_PAGES`). */
-const RA_PAGES = 32;
-const PAGE_SIZE = 4096;
+
+// What a kind of mapped device passes on beside reads, writes and flushes.
+/** NOWAIT: it never waits itself (kernel: `DM_TARGET_NOWAIT`). */
+export const DM_TARGET_NOWAIT: number = 1 << 0;
+/** What concerns zones (kernel: `DM_TARGET_ZONED_HM`). */
+export const DM_TARGET_ZONED_HM: number = 1 << 1;
+/** Atomic writes, whole (kernel: `DM_TARGET_ATOMIC_WRITES`). */
+export const DM_TARGET_ATOMIC_WRITES: number = 1 << 2;
+/** DISCARD (kernel: `num_discard_bios`). */
+export const DM_DISCARD: number = 1 << 3;
+/** SECURE_ERASE (kernel: `num_secure_erase_bios`). */
+export const DM_SECURE_ERASE: number = 1 << 4;
+/** WRITE_ZEROES (kernel: `num_write_zeroes_bios`). */
+export const DM_WRITE_ZEROES: number = 1 << 5;
+/** Everything. */
+export const DM_ALL: number = (1 << 6) - 1;
 
 /** What every mapped device takes. */
 export interface DmOptions {
@@ -64,8 +94,10 @@ export interface DmTable {
   legs: readonly DmLeg[];
   /** Size in sectors. */
   nrSectors: number;
+  /** OR of `DM_*`: what it passes on (kernel: `target_type.features`, `num_*_bios`). */
+  passes: number;
   /** Changes the limits that the devices below give (kernel: `io_hints`). */
-  hints?: (limits: StackedLimits) => void;
+  hints?: (limits: QueueLimits) => void;
 }
 
 /** A block device that is made of others (kernel: `struct mapped_device`). */
@@ -75,15 +107,14 @@ export abstract class DmDevice extends BlockDevice {
   /** The clock of the devices below. */
   override readonly clock: Clock;
   /** Limits stacked from those of the devices below. */
-  override readonly limits: StackedLimits;
+  override limits: QueueLimits;
   /** Size in 512-byte sectors. */
   override readonly nrSectors: number;
   /** Its number; the major is that of all mapped devices. */
   override readonly dev: { major: number; minor: number };
-  /** Whether a device below has a volatile cache. */
-  override readonly writeCache: boolean;
-  /** Whether a device below takes FUA itself; for others a FLUSH stands in. */
-  override readonly fua: boolean;
+  readonly #legs: readonly DmLeg[];
+  /** Clones that are to be polled and have not ended. */
+  readonly #polled = new Set<Bio>();
 
   /**
    * Stacks a device (kernel: `dm_table_complete`, `dm_calculate_queue_limits`).
@@ -91,12 +122,15 @@ export abstract class DmDevice extends BlockDevice {
    * @param table What it is made of.
    * @param options Its number.
    * @throws {FsError} EINVAL if a device below is none, or has another clock than
-   *   the first, if the minor number or a start cannot be, or if no limits fit all.
+   *   the first, if the minor number or a start cannot be, if no limits fit all, or
+   *   if a device below has zones that cannot be passed on, or not whole ones.
    */
   constructor(table: DmTable, options: DmOptions) {
     super();
     const { legs, nrSectors } = table;
     for (const { bdev } of legs) checkDevice(bdev, legs[0]!.bdev);
+    for (const leg of legs) checkZones(leg, table);
+    this.#legs = legs;
     this.clock = legs[0]!.bdev.clock;
     this.nrSectors = nrSectors;
     this.limits = tableLimits(table);
@@ -104,29 +138,144 @@ export abstract class DmDevice extends BlockDevice {
     checkCount("minor", minor, 0, 2 ** 20 - 1);
     this.name = `dm-${minor}`;
     this.dev = { major: DM_MAJOR, minor };
-    const { features, maxSectors, ioOpt } = this.limits;
-    this.writeCache = (features & BLK_FEAT_WRITE_CACHE) !== 0;
-    this.fua = (features & BLK_FEAT_FUA) !== 0;
-    this.bdi.raPages = Math.max(RA_PAGES, Math.floor(2 * ioOpt / PAGE_SIZE));
-    this.bdi.ioPages = Math.floor(maxSectors * SECTOR_SIZE / PAGE_SIZE);
+    diskUpdateReadahead(this);
   }
 
   /**
    * Takes a bio; used by `submitBio` (kernel: `dm_submit_bio`). Beside what the
-   * devices below say it may end with NOTSUPP (polled) or IOERR (not aligned to
-   * logical blocks).
+   * devices below say it may end with NOTSUPP (polled, and not all below can be) or
+   * IOERR (not aligned to logical blocks, or a zone operation beyond its end).
    */
   override submit(bio: Bio): void {
     const size = this.limits.logicalBlockSize;
     const sectorMask = size / SECTOR_SIZE - 1;
-    if ((bio.opf & REQ_POLLED) !== 0) bioEndWith(bio, BLK_STS_NOTSUPP);
-    else if (((bio.size & (size - 1)) | (bio.sector & sectorMask)) !== 0) {
-      bioEndWith(bio, BLK_STS_IOERR);
-    } else this.map(bio);
+    const unaligned =
+      ((bio.size & (size - 1)) | (bio.sector & sectorMask)) !== 0;
+    const beyond = opIsZoneMgmt(reqOp(bio.opf)) && bio.sector >= this.nrSectors;
+    if (unaligned || beyond) return bioEndWith(bio, BLK_STS_IOERR);
+    if ((bio.opf & REQ_POLLED) !== 0) {
+      if ((this.limits.features & BLK_FEAT_POLL) === 0) {
+        return bioEndWith(bio, BLK_STS_NOTSUPP);
+      }
+      // Which queues it goes to is known below.
+      bio.cookie = 0;
+    }
+    if ((bio.opf & REQ_PREFLUSH) === 0) this.map(bio);
+    else if (bio.size === 0) this.mapFlush(bio);
+    else this.#flushFirst(bio);
   }
 
   /** Sends a bio on its way below, or ends it (kernel: `dm_map_fn`). */
   protected abstract map(bio: Bio): void;
+
+  /** Sends an empty flush below; to be overridden where there are several devices. */
+  protected mapFlush(bio: Bio): void {
+    this.map(bio);
+  }
+
+  /**
+   * Submits a clone; the bio ends when that has (kernel: `dm_submit_bio_remap`).
+   *
+   * @param bdev Where it goes.
+   * @param sector First sector there.
+   */
+  protected pass(bio: Bio, bdev: BlockDevice, sector: number): void {
+    this.passClone(bio, bioClone(bio, bdev, sector));
+  }
+
+  /** The same with a clone that the caller has made. */
+  protected passClone(bio: Bio, clone: Bio): void {
+    if (blockTracer !== null) traceBlockRemap(clone, this, bio.sector);
+    if (reqOp(bio.opf) === REQ_OP_ZONE_APPEND) {
+      clone.opf &= ~REQ_POLLED;
+      clone.private = bio;
+      clone.endIo = appended;
+      return submitBio(clone);
+    }
+    if ((clone.opf & REQ_POLLED) !== 0) return this.#passPolled(bio, clone);
+    bioChain(clone, bio);
+    submitBio(clone);
+    // Only the clone is left to be waited for.
+    bioEndIo(bio);
+  }
+
+  /** Submits one of several parts of a bio, which its submitter has yet to end. */
+  protected passPart(bio: Bio, part: Bio): void {
+    if (blockTracer !== null) traceBlockRemap(part, this, bio.sector);
+    part.private = bio;
+    part.endIo = partEnded;
+    bio.remaining++;
+    submitBio(part);
+  }
+
+  #passPolled(bio: Bio, clone: Bio): void {
+    this.#polled.add(clone);
+    clone.private = bio;
+    clone.endIo = this.#polledEnded;
+    submitBio(clone);
+  }
+
+  readonly #polledEnded = (clone: Bio): void => {
+    this.#polled.delete(clone);
+    bioEndWith(clone.private as Bio, clone.status);
+  };
+
+  /** Polls where what is under way has gone (kernel: `dm_poll_bio`). */
+  override poll(_cookie: number): number {
+    let found = 0;
+    for (const clone of this.#polled) found += bioPoll(clone, BLK_POLL_ONESHOT);
+    return found;
+  }
+
+  /** Reports the zones of the device below as its own (kernel: `dm_blk_report_zones`). */
+  override reportZones(
+    sector: number,
+    nrZones: number,
+    cb: ReportZonesCb,
+  ): MaybePromise<number> {
+    const { bdev, start } = this.#legs[0]!;
+    // The device below may go on behind the end.
+    const left = Math.ceil(this.nrSectors / this.limits.chunkSectors) -
+      Math.floor(sector / this.limits.chunkSectors);
+    const most = Math.min(nrZones, left);
+    return blkdevReportZones(bdev, start + sector, most, (zone, index) => {
+      zone.start -= start;
+      zone.wp -= start;
+      return cb(zone, index);
+    });
+  }
+
+  #flushFirst(bio: Bio): void {
+    const flush = new Bio(this, REQ_OP_WRITE | REQ_PREFLUSH | REQ_SYNC);
+    flush.private = bio;
+    flush.endIo = flushed;
+    this.mapFlush(flush);
+  }
+}
+
+/** All devices are flushed: the data may go. */
+function flushed(flush: Bio): void {
+  const bio = flush.private as Bio;
+  if (flush.status !== BLK_STS_OK) return bioEndWith(bio, flush.status);
+  bio.opf &= ~REQ_PREFLUSH;
+  submitBio(bio);
+}
+
+/** Unlike in a chain the last of several errors counts (kernel: `dm_io_dec_pending`). */
+function partEnded(part: Bio): void {
+  const bio = part.private as Bio;
+  if (part.status !== BLK_STS_OK) bio.status = part.status;
+  bioEndIo(bio);
+}
+
+/** Tells where data was appended, in sectors of the mapped device (kernel:
+ * `dm_zone_endio`). */
+function appended(clone: Bio): void {
+  const bio = clone.private as Bio;
+  if (clone.status === BLK_STS_OK) {
+    bio.sector += clone.sector % clone.bdev.limits.chunkSectors;
+  }
+  bioEndWith(bio, clone.status);
 }
 
 function checkDevice(bdev: BlockDevice, first: BlockDevice): void {
@@ -141,8 +290,35 @@ function checkDevice(bdev: BlockDevice, first: BlockDevice): void {
   }
 }
 
-function tableLimits({ legs, hints }: DmTable): StackedLimits {
-  const stacked = blkSetStackingLimits(BLK_FEAT_NOWAIT);
+/** Kernel: `device_area_is_invalid`, `dm_table_supports_zoned`. */
+function checkZones({ bdev, start }: DmLeg, table: DmTable): void {
+  if (!bdevIsZoned(bdev)) return;
+  if ((table.passes & DM_TARGET_ZONED_HM) === 0) {
+    throw new FsError(
+      EINVAL,
+      `${bdev.name} has zones, which this kind of device does not pass on`,
+    );
+  }
+  const { chunkSectors } = bdev.limits;
+  const end = start + table.nrSectors;
+  if (start % chunkSectors !== 0) {
+    throw new FsError(
+      EINVAL,
+      `Start sector ${start} in ${bdev.name} is no zone's`,
+    );
+  }
+  if (end % chunkSectors !== 0 && end !== bdev.nrSectors) {
+    throw new FsError(EINVAL, `A zone of ${bdev.name} goes on behind ${end}`);
+  }
+}
+
+function tableLimits({ legs, nrSectors, passes, hints }: DmTable): QueueLimits {
+  let features = BLK_FEAT_POLL;
+  if ((passes & DM_TARGET_NOWAIT) !== 0) features |= BLK_FEAT_NOWAIT;
+  if ((passes & DM_TARGET_ATOMIC_WRITES) !== 0) {
+    features |= BLK_FEAT_ATOMIC_WRITES;
+  }
+  const stacked = blkSetStackingLimits(features);
   for (const { bdev, start } of legs) {
     blkStackLimits(stacked, bdev.limits, start);
   }
@@ -154,15 +330,45 @@ function tableLimits({ legs, hints }: DmTable): StackedLimits {
       );
     }
   }
+  restrictOps(stacked, legs, passes);
+  limitZones(stacked, legs[0]!.bdev.limits, nrSectors);
   hints?.(stacked);
+  // Where a device below has no FUA, its own block layer flushes.
+  if ((stacked.features & BLK_FEAT_WRITE_CACHE) !== 0) {
+    stacked.features |= BLK_FEAT_FUA;
+  }
   const valid = blkValidateLimits(stacked);
   if (valid instanceof BadLimit) {
     throw new FsError(EINVAL, `No device has ${valid.field} ${valid.value}`);
   }
-  const offset = stacked.alignmentOffset & (valid.physicalBlockSize - 1);
-  // Blocks that begin at a known offset can be aligned to.
-  const misaligned = stacked.misaligned && stacked.alignmentOffset === 0;
-  return { ...valid, alignmentOffset: offset, misaligned };
+  return valid;
+}
+
+/** Takes away the operations that are not passed on, or that not all below have
+ * (kernel: `dm_table_supports_discards` and its like). */
+function restrictOps(
+  limits: QueueLimits,
+  legs: readonly DmLeg[],
+  passes: number,
+): void {
+  const all = (flag: number, field: keyof QueueLimits) =>
+    (passes & flag) !== 0 && legs.every(({ bdev }) => bdev.limits[field] !== 0);
+  if (!all(DM_DISCARD, "maxDiscardSectors")) limits.maxHwDiscardSectors = 0;
+  if (!all(DM_SECURE_ERASE, "maxSecureEraseSectors")) {
+    limits.maxSecureEraseSectors = 0;
+  }
+  if (!all(DM_WRITE_ZEROES, "maxWriteZeroesSectors")) {
+    limits.maxWriteZeroesSectors = 0;
+    limits.maxHwWzeroesUnmapSectors = 0;
+  }
+}
+
+/** A limit that its zones cannot reach is none (kernel: `dm_set_zones_restrictions`). */
+function limitZones(t: QueueLimits, b: QueueLimits, nrSectors: number): void {
+  if ((t.features & BLK_FEAT_ZONED) === 0) return;
+  const zones = Math.ceil(nrSectors / b.chunkSectors);
+  t.maxOpenZones = b.maxOpenZones < zones ? b.maxOpenZones : 0;
+  t.maxActiveZones = b.maxActiveZones < zones ? b.maxActiveZones : 0;
 }
 
 function defaultMinor(legs: readonly DmLeg[]): number {
@@ -191,18 +397,13 @@ export function checkCount(
   );
 }
 
-/** The table of a device that lies over the whole of another. */
-export function wholeOf(
-  bdev: BlockDevice,
-  hints: (limits: StackedLimits) => void = () => {},
-): DmTable {
-  return { legs: [{ bdev, start: 0 }], nrSectors: bdev.nrSectors, hints };
-}
-
-/** Hints of a layer that neither answers NOWAIT nor has WRITE_ZEROES. */
-export function withoutExtras(limits: StackedLimits): void {
-  limits.features &= ~BLK_FEAT_NOWAIT;
-  limits.maxWriteZeroesSectors = 0;
+/**
+ * The table of a device that lies over the whole of another.
+ *
+ * @param passes OR of `DM_*`.
+ */
+export function wholeOf(bdev: BlockDevice, passes: number): DmTable {
+  return { legs: [{ bdev, start: 0 }], nrSectors: bdev.nrSectors, passes };
 }
 
 /** A bio over the same memory for another device (kernel: `bio_alloc_clone`). */
@@ -212,21 +413,10 @@ export function bioClone(bio: Bio, bdev: BlockDevice, sector: number): Bio {
   clone.size = bio.size;
   clone.vecIndex = bio.vecIndex;
   clone.vecDone = bio.vecDone;
+  clone.ioprio = bio.ioprio;
+  clone.writeHint = bio.writeHint;
+  clone.writeStream = bio.writeStream;
   return clone;
-}
-
-/**
- * Submits a clone; the bio ends when that has (kernel: `dm_submit_bio_remap`).
- *
- * @param bdev Where it goes.
- * @param sector First sector there.
- */
-export function submitClone(bio: Bio, bdev: BlockDevice, sector: number): void {
-  const clone = bioClone(bio, bdev, sector);
-  bioChain(clone, bio);
-  submitBio(clone);
-  // Only the clone is left to be waited for.
-  bioEndIo(bio);
 }
 
 /** What is left of a bio's memory, copied into one piece. */

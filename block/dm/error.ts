@@ -1,46 +1,15 @@
 /**
- * Errors by rule: bios that match end with a status and never go below.
- *
- * Rules are written as for the kernel's error injection:
- * `add,op=READ,status=MEDIUM,start=0,nr_sectors=8,chance=10`. Of several that
- * match, the first added has the say.
+ * Errors by rule, over any device: bios that match end with a status and never go
+ * below. The rules are those of `error-inject.ts`.
  *
  * @module
  */
 
-import { EINVAL, FsError, show } from "../../lib/errno.ts";
-import { Prng } from "../../lib/prng.ts";
 import { type Bio, bioEndWith } from "../bio.ts";
-import {
-  BLK_STS_AGAIN,
-  BLK_STS_DURATION_LIMIT,
-  BLK_STS_INVAL,
-  BLK_STS_IOERR,
-  BLK_STS_MEDIUM,
-  BLK_STS_NOSPC,
-  BLK_STS_NOTSUPP,
-  BLK_STS_OFFLINE,
-  BLK_STS_PROTECTION,
-  BLK_STS_RESV_CONFLICT,
-  BLK_STS_TARGET,
-  BLK_STS_TIMEOUT,
-  BLK_STS_TRANSPORT,
-  REQ_OP_DISCARD,
-  REQ_OP_FLUSH,
-  REQ_OP_READ,
-  REQ_OP_WRITE,
-  REQ_OP_WRITE_ZEROES,
-  REQ_PREFLUSH,
-  reqOp,
-} from "../blk-types.ts";
+import { BLK_STS_OK } from "../blk-types.ts";
 import type { BlockDevice } from "../blkdev.ts";
-import {
-  checkCount,
-  DmDevice,
-  type DmOptions,
-  submitClone,
-  wholeOf,
-} from "./dm.ts";
+import { ErrorInjection } from "../error-inject.ts";
+import { DM_ALL, DmDevice, type DmOptions, wholeOf } from "./dm.ts";
 
 /** What {@linkcode ErrorDevice} takes. */
 export interface ErrorOptions extends DmOptions {
@@ -50,24 +19,10 @@ export interface ErrorOptions extends DmOptions {
   seed?: number;
 }
 
-/** Which bios end, and with what. */
-interface Rule {
-  op: number;
-  status: number;
-  start: number;
-  /** First sector behind the range. */
-  end: number;
-  /** One in so many. */
-  chance: number;
-  /** How often it may yet strike. */
-  left: number;
-}
-
 /** A device of which some bios fail. */
 export class ErrorDevice extends DmDevice {
   readonly #bottom: BlockDevice;
-  readonly #prng: Prng;
-  #rules: Rule[] = [];
+  readonly #injection: ErrorInjection;
 
   /**
    * Lays rules over a device.
@@ -77,124 +32,24 @@ export class ErrorDevice extends DmDevice {
    * @throws {FsError} EINVAL, naming what is wrong with a rule or the seed.
    */
   constructor(bottom: BlockDevice, options: ErrorOptions = {}) {
-    super(wholeOf(bottom), options);
-    const { rules = [], seed = 1 } = options;
-    checkCount("seed", seed, Number.MIN_SAFE_INTEGER);
+    super(wholeOf(bottom, DM_ALL), options);
     this.#bottom = bottom;
-    this.#prng = new Prng(seed, "error");
-    for (const rule of rules) this.control(rule);
+    this.#injection = new ErrorInjection(options.seed, options.rules);
   }
 
   /**
-   * Adds a rule, or removes all.
+   * Adds a rule, or removes all; see {@linkcode ErrorInjection.control}.
    *
-   * @param command `removeall`, or `add` and then `key=value`s, all joined by
-   *   commas. `op` (READ, WRITE, FLUSH, DISCARD, WRITE_ZEROES) and `status` (a name
-   *   of `BLK_STS_*`) have to be there. `start` and `nr_sectors` say which sectors
-   *   (all), `chance` that one in so many bios fails (1), `count` how many do in
-   *   all (no end). FLUSH means what carries PREFLUSH, and takes no sectors.
    * @throws {FsError} EINVAL, naming the part that is wrong.
    */
   control(command: string): void {
-    if (typeof command !== "string") {
-      throw new FsError(EINVAL, `Rule ${show(command)} is not a string`);
-    }
-    if (command === "removeall") this.#rules = [];
-    else this.#rules.push(parseRule(command));
+    this.#injection.control(command);
   }
 
   /** Ends a bio that a rule hits, passes others. */
   protected override map(bio: Bio): void {
-    const rule = this.#rules.find((r) => this.#strikes(r, bio));
-    if (rule === undefined) submitClone(bio, this.#bottom, bio.sector);
-    else {
-      if (--rule.left === 0) {
-        this.#rules = this.#rules.filter((r) => r !== rule);
-      }
-      bioEndWith(bio, rule.status);
-    }
+    const status = this.#injection.inject(bio);
+    if (status === BLK_STS_OK) this.pass(bio, this.#bottom, bio.sector);
+    else bioEndWith(bio, status);
   }
-
-  #strikes(rule: Rule, bio: Bio): boolean {
-    return matches(rule, bio) &&
-      (rule.chance === 1 || this.#prng.below(rule.chance) === 0);
-  }
-}
-
-function matches(rule: Rule, bio: Bio): boolean {
-  if (rule.op === REQ_OP_FLUSH) return (bio.opf & REQ_PREFLUSH) !== 0;
-  return reqOp(bio.opf) === rule.op && bio.size > 0 &&
-    bio.sector < rule.end && bio.endSector > rule.start;
-}
-
-const OPS: Record<string, number> = {
-  READ: REQ_OP_READ,
-  WRITE: REQ_OP_WRITE,
-  FLUSH: REQ_OP_FLUSH,
-  DISCARD: REQ_OP_DISCARD,
-  WRITE_ZEROES: REQ_OP_WRITE_ZEROES,
-};
-
-/** Those that a bio may end with; the others never leave the block layer. */
-const STATUSES: Record<string, number> = {
-  NOTSUPP: BLK_STS_NOTSUPP,
-  TIMEOUT: BLK_STS_TIMEOUT,
-  NOSPC: BLK_STS_NOSPC,
-  TRANSPORT: BLK_STS_TRANSPORT,
-  TARGET: BLK_STS_TARGET,
-  RESV_CONFLICT: BLK_STS_RESV_CONFLICT,
-  MEDIUM: BLK_STS_MEDIUM,
-  PROTECTION: BLK_STS_PROTECTION,
-  IOERR: BLK_STS_IOERR,
-  AGAIN: BLK_STS_AGAIN,
-  OFFLINE: BLK_STS_OFFLINE,
-  DURATION_LIMIT: BLK_STS_DURATION_LIMIT,
-  INVAL: BLK_STS_INVAL,
-};
-
-const KEYS = ["op", "status", "start", "nr_sectors", "chance", "count"];
-
-function parseRule(command: string): Rule {
-  const fail = (what: string): never => {
-    throw new FsError(EINVAL, `Cannot take rule ${show(command)}, ${what}`);
-  };
-  const [verb, ...parts] = command.split(",");
-  if (verb !== "add") fail(`"${verb}" is neither add nor removeall`);
-  const given = new Map<string, string>();
-  for (const part of parts) {
-    const [key, value] = splitOnce(part);
-    if (!KEYS.includes(key)) fail(`"${part}" is none of ${KEYS.join(", ")}`);
-    if (given.has(key)) fail(`${key} is given twice`);
-    given.set(key, value);
-  }
-  const name = (key: string, table: Record<string, number>): number => {
-    const value = given.get(key) ?? fail(`${key} is missing`);
-    if (Object.hasOwn(table, value)) return table[value]!;
-    return fail(`${key}=${value} is none of ${Object.keys(table).join(", ")}`);
-  };
-  const number = (key: string, least: number, otherwise: number): number => {
-    const text = given.get(key);
-    if (text === undefined) return otherwise;
-    const value = /^(\d+|0x[\da-f]+)$/i.test(text) ? Number(text) : NaN;
-    if (Number.isSafeInteger(value) && value >= least) return value;
-    return fail(`${key}=${text} is not a whole number from ${least} on`);
-  };
-  const op = name("op", OPS);
-  if (op === REQ_OP_FLUSH && (given.has("start") || given.has("nr_sectors"))) {
-    fail("a FLUSH has no sectors");
-  }
-  const start = number("start", 0, 0);
-  return {
-    op,
-    status: name("status", STATUSES),
-    start,
-    end: start + number("nr_sectors", 1, Infinity),
-    chance: number("chance", 1, 1),
-    left: number("count", 1, Infinity),
-  };
-}
-
-function splitOnce(part: string): [string, string] {
-  const at = part.indexOf("=");
-  return at < 0 ? [part, ""] : [part.slice(0, at), part.slice(at + 1)];
 }

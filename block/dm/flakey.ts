@@ -8,18 +8,25 @@
  */
 
 import { EINVAL, FsError, show } from "../../lib/errno.ts";
-import { Bio, bioChain, bioEndIo, bioEndWith, submitBio } from "../bio.ts";
-import { BLK_STS_IOERR, BLK_STS_OK, opIsWrite } from "../blk-types.ts";
+import { Bio, bioEndIo, bioEndWith, submitBio } from "../bio.ts";
+import {
+  BLK_STS_IOERR,
+  BLK_STS_OK,
+  opIsWrite,
+  opIsZoneMgmt,
+  REQ_POLLED,
+  reqOp,
+} from "../blk-types.ts";
 import type { BlockDevice } from "../blkdev.ts";
 import {
   bioClone,
   checkCount,
   copyPayload,
+  DM_DISCARD,
+  DM_TARGET_ZONED_HM,
   DmDevice,
   type DmOptions,
-  submitClone,
   wholeOf,
-  withoutExtras,
 } from "./dm.ts";
 
 /** Which byte changes, and of which bios (kernel: `corrupt_bio_byte`). */
@@ -73,7 +80,7 @@ export class FlakeyDevice extends DmDevice {
    */
   constructor(bottom: BlockDevice, options: FlakeyOptions) {
     checkOptions(options);
-    super(wholeOf(bottom, withoutExtras), options);
+    super(wholeOf(bottom, DM_DISCARD | DM_TARGET_ZONED_HM), options);
     const { fromTime, fromWrite, corrupt = null } = options;
     const { dropWrites = false, errorWrites = false } = options;
     const always = fromTime === undefined && fromWrite === undefined;
@@ -91,13 +98,15 @@ export class FlakeyDevice extends DmDevice {
   protected override map(bio: Bio): void {
     const isWrite = opIsWrite(bio.opf);
     if (isWrite && bio.size > 0) this.#writes++;
-    if (!this.#isBad) submitClone(bio, this.#bottom, bio.sector);
-    else if (isWrite && this.#drop) bioEndIo(bio);
+    // Zones stay in order also on a bad device.
+    if (!this.#isBad || opIsZoneMgmt(reqOp(bio.opf))) {
+      this.pass(bio, this.#bottom, bio.sector);
+    } else if (isWrite && this.#drop) bioEndIo(bio);
     else if (isWrite ? this.#errorWrites : this.#errorReads) {
       bioEndWith(bio, BLK_STS_IOERR);
     } else if (this.#corrupt !== null && corrupts(this.#corrupt, bio)) {
       this.#passCorrupted(bio, this.#corrupt);
-    } else submitClone(bio, this.#bottom, bio.sector);
+    } else this.pass(bio, this.#bottom, bio.sector);
   }
 
   get #isBad(): boolean {
@@ -108,6 +117,7 @@ export class FlakeyDevice extends DmDevice {
   #passCorrupted(bio: Bio, { offset, value }: CorruptByte): void {
     if (!opIsWrite(bio.opf)) {
       const clone = bioClone(bio, this.#bottom, bio.sector);
+      clone.opf &= ~REQ_POLLED;
       const [data, at] = locate(bio, offset);
       clone.endIo = ({ status }) => {
         if (status === BLK_STS_OK) data[at] = value;
@@ -121,9 +131,7 @@ export class FlakeyDevice extends DmDevice {
     const clone = new Bio(this.#bottom, bio.opf);
     clone.sector = bio.sector;
     clone.addData(data, 0, data.length);
-    bioChain(clone, bio);
-    submitBio(clone);
-    bioEndIo(bio);
+    this.passClone(bio, clone);
   }
 }
 
@@ -154,7 +162,7 @@ function exclusive(what: string): never {
 function corrupts(rule: CorruptByte, bio: Bio): boolean {
   const { offset, direction, flags = 0 } = rule;
   return opIsWrite(bio.opf) === (direction === "write") &&
-    (bio.opf & flags) === flags && offset < bio.size;
+    (bio.opf & flags) === flags && bio.vecs.length > 0 && offset < bio.size;
 }
 
 /** Memory of a byte of a bio, and where in it the byte lies. */

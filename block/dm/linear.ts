@@ -1,16 +1,30 @@
 /**
- * A stretch of another device as a device of its own: a partition, or a linear
- * mapping.
+ * A stretch of another device as a device of its own, its zones included.
  *
- * Kernel counterpart: drivers/md/dm-linear.c, block/partitions/core.c.
+ * For a partition, which is no layer of its own, see `../partition.ts`.
+ *
+ * Kernel counterpart: drivers/md/dm-linear.c.
  *
  * @module
  */
 
 import { EINVAL, FsError } from "../../lib/errno.ts";
-import type { Bio } from "../bio.ts";
+import { Bio, bioEndIo, submitBio } from "../bio.ts";
+import {
+  BLK_STS_OK,
+  REQ_OP_MASK,
+  REQ_OP_ZONE_RESET,
+  REQ_OP_ZONE_RESET_ALL,
+  reqOp,
+} from "../blk-types.ts";
+import {
+  BLK_ZONE_COND_EMPTY,
+  BLK_ZONE_COND_NOT_WP,
+  BLK_ZONE_COND_OFFLINE,
+  BLK_ZONE_COND_READONLY,
+} from "../blk-zoned.ts";
 import type { BlockDevice } from "../blkdev.ts";
-import { checkCount, DmDevice, type DmOptions, submitClone } from "./dm.ts";
+import { checkCount, DM_ALL, DmDevice, type DmOptions } from "./dm.ts";
 
 /** What {@linkcode LinearDevice} takes. */
 export interface LinearOptions extends DmOptions {
@@ -31,14 +45,17 @@ export class LinearDevice extends DmDevice {
    * @param bottom The device.
    * @param options Which stretch.
    * @throws {FsError} EINVAL if it does not lie within the device, or its start or
-   *   size is not aligned to logical blocks.
+   *   size is not aligned to logical blocks, or to zones.
    */
   constructor(bottom: BlockDevice, options: LinearOptions) {
     const { startSector: start } = options;
     checkCount("startSector", start, 0, bottom.nrSectors - 1);
     const { nrSectors = bottom.nrSectors - start } = options;
     checkCount("nrSectors", nrSectors, 1, bottom.nrSectors - start);
-    super({ legs: [{ bdev: bottom, start }], nrSectors }, options);
+    super(
+      { legs: [{ bdev: bottom, start }], nrSectors, passes: DM_ALL },
+      options,
+    );
     if (nrSectors % (this.limits.logicalBlockSize / 512) !== 0) {
       throw new FsError(
         EINVAL,
@@ -51,6 +68,39 @@ export class LinearDevice extends DmDevice {
 
   /** Moves a bio by the start (kernel: `linear_map`). */
   protected override map(bio: Bio): void {
-    submitClone(bio, this.#bottom, bio.sector + this.#start);
+    const isAll = reqOp(bio.opf) === REQ_OP_ZONE_RESET_ALL;
+    if (isAll && this.nrSectors !== this.#bottom.nrSectors) {
+      this.#resetFrom(bio, 0);
+    } else this.pass(bio, this.#bottom, bio.sector + this.#start);
+  }
+
+  /**
+   * Resets its own zones one after the other: there are more on the device below
+   * (kernel: `__send_zone_reset_all_emulated`). An error is the bio's, and ends
+   * nothing.
+   */
+  #resetFrom(bio: Bio, sector: number): void {
+    const { chunkSectors } = this.limits;
+    let at = sector;
+    while (at < this.nrSectors && !this.#needsReset(at)) at += chunkSectors;
+    if (at >= this.nrSectors) return bioEndIo(bio);
+    const reset = new Bio(
+      this.#bottom,
+      bio.opf & ~REQ_OP_MASK | REQ_OP_ZONE_RESET,
+    );
+    reset.sector = this.#start + at;
+    reset.endIo = ({ status }) => {
+      if (status !== BLK_STS_OK) bio.status = status;
+      this.#resetFrom(bio, at + chunkSectors);
+    };
+    submitBio(reset);
+  }
+
+  #needsReset(sector: number): boolean {
+    const { zones } = this.#bottom;
+    if (zones === null) return true;
+    const cond = zones.conds[zones.zoneNo(this.#start + sector)]!;
+    return cond !== BLK_ZONE_COND_NOT_WP && cond !== BLK_ZONE_COND_EMPTY &&
+      cond !== BLK_ZONE_COND_READONLY && cond !== BLK_ZONE_COND_OFFLINE;
   }
 }

@@ -18,31 +18,29 @@ import {
   type MaybePromise,
   repeatWith,
 } from "../../lib/maybe-promise.ts";
-import { Bio, bioEndWith, submitBio, submitBioWait } from "../bio.ts";
+import { Bio, bioEndIo, bioEndWith, submitBio, submitBioWait } from "../bio.ts";
+import { blkdevIssueFlush, blkdevIssueZeroout } from "../blk-lib.ts";
 import {
   BLK_STS_OK,
   opIsWrite,
   REQ_FUA,
   REQ_META,
+  REQ_OP_DISCARD,
   REQ_OP_WRITE,
+  REQ_POLLED,
   REQ_PREFLUSH,
+  reqOp,
   SECTOR_SIZE,
 } from "../blk-types.ts";
-import {
-  BLK_FEAT_FUA,
-  BLK_FEAT_WRITE_CACHE,
-  blkdevIssueFlush,
-  blkdevIssueZeroout,
-  type BlockDevice,
-} from "../blkdev.ts";
+import { BLK_FEAT_WRITE_CACHE, type BlockDevice } from "../blkdev.ts";
 import {
   bioClone,
+  checkCount,
   copyPayload,
+  DM_DISCARD,
   DmDevice,
   type DmOptions,
-  submitClone,
   wholeOf,
-  withoutExtras,
 } from "./dm.ts";
 
 /** The write came with a flush of what was written before. */
@@ -275,14 +273,30 @@ function getU64(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
 }
 
+/** Largest DISCARD where the device below has none, sectors. */
+const MAX_DISCARD_SECTORS = 2 ** 23 - 1;
+
+/** What {@linkcode LogWritesDevice} takes. */
+export interface LogWritesOptions extends DmOptions {
+  /** Bytes of data that the log may hold; 1 GiB if absent. What comes after the
+   * first write that does not fit is not logged, see {@linkcode LogWritesDevice.full}. */
+  maxBytes?: number;
+}
+
 /**
  * A device that logs what is written to it (kernel: target `log-writes`). It
- * asks for flushes even if the device below has no cache: they order the log.
+ * asks for flushes even if the device below has no cache: they order the log. It
+ * takes discards even if the device below does not, and logs them.
  */
 export class LogWritesDevice extends DmDevice {
   /** What has been logged. */
   readonly log: WriteLog;
   readonly #bottom: BlockDevice;
+  readonly #passesDiscards: boolean;
+  readonly #maxBytes: number;
+  /** Of data that the log has, or may yet get. */
+  #bytes = 0;
+  #full = false;
   /** Completed, and not known to be safe. */
   #unflushed: LogEntry[] = [];
 
@@ -290,23 +304,40 @@ export class LogWritesDevice extends DmDevice {
    * Lays a log over a device.
    *
    * @param bottom The device.
-   * @param options Its number.
+   * @param options Its number, and how much it may log.
+   * @throws {FsError} EINVAL if `maxBytes` is no whole number, or the device has
+   *   zones.
    */
-  constructor(bottom: BlockDevice, options: DmOptions = {}) {
-    const hints = (limits: DmDevice["limits"]) => {
-      withoutExtras(limits);
-      limits.features |= BLK_FEAT_WRITE_CACHE | BLK_FEAT_FUA;
-    };
-    super(wholeOf(bottom, hints), options);
+  constructor(bottom: BlockDevice, options: LogWritesOptions = {}) {
+    const { maxBytes = 2 ** 30 } = options;
+    checkCount("maxBytes", maxBytes, 0);
+    super({
+      ...wholeOf(bottom, DM_DISCARD),
+      hints: (limits) => {
+        limits.features |= BLK_FEAT_WRITE_CACHE;
+        if (limits.maxHwDiscardSectors !== 0) return;
+        limits.maxHwDiscardSectors = MAX_DISCARD_SECTORS;
+        limits.discardGranularity = limits.logicalBlockSize;
+      },
+    }, options);
     this.#bottom = bottom;
+    this.#passesDiscards = bottom.limits.maxDiscardSectors !== 0;
+    this.#maxBytes = maxBytes;
     this.log = new WriteLog(this.limits.logicalBlockSize);
+  }
+
+  /** Whether a write did not fit: the log ends before it, and stays as it is. */
+  get full(): boolean {
+    return this.#full;
   }
 
   /**
    * Ends the log: what has completed without a flush comes last, and then the
-   * mark `dm-log-writes-end` (kernel: `log_writes_dtr`).
+   * mark `dm-log-writes-end` (kernel: `log_writes_dtr`). A log that is full has no
+   * such end.
    */
   finish(): void {
+    if (this.#full) return;
     this.#append(this.#unflushed);
     this.#unflushed = [];
     this.log.mark("dm-log-writes-end");
@@ -315,14 +346,20 @@ export class LogWritesDevice extends DmDevice {
   /** Passes a bio, and keeps what it writes (kernel: `log_writes_map`). */
   protected override map(bio: Bio): void {
     const flush = (bio.opf & REQ_PREFLUSH) !== 0;
-    if (!opIsWrite(bio.opf) || (bio.size === 0 && !flush)) {
-      return submitClone(bio, this.#bottom, bio.sector);
+    const nothing = bio.size === 0 && !flush;
+    if (!opIsWrite(bio.opf) || nothing || !this.#hasRoomFor(bio)) {
+      return this.#passOn(bio);
     }
     const entry = entryOf(bio);
     // What completes from now on is not covered.
     const covered = flush ? this.#unflushed : [];
     if (flush) this.#unflushed = [];
+    if (this.#isSwallowed(bio)) {
+      this.#ended(entry, covered, BLK_STS_OK);
+      return bioEndIo(bio);
+    }
     const clone = bioClone(bio, this.#bottom, bio.sector);
+    clone.opf &= ~REQ_POLLED;
     clone.endIo = ({ status }) => {
       this.#ended(entry, covered, status);
       bioEndWith(bio, status);
@@ -330,8 +367,29 @@ export class LogWritesDevice extends DmDevice {
     submitBio(clone);
   }
 
+  #passOn(bio: Bio): void {
+    if (this.#isSwallowed(bio)) bioEndIo(bio);
+    else this.pass(bio, this.#bottom, bio.sector);
+  }
+
+  #isSwallowed(bio: Bio): boolean {
+    return reqOp(bio.opf) === REQ_OP_DISCARD && !this.#passesDiscards;
+  }
+
+  #hasRoomFor(bio: Bio): boolean {
+    if (this.#full) return false;
+    if (bio.vecs.length > 0) this.#bytes += bio.size;
+    if (this.#bytes <= this.#maxBytes) return true;
+    this.#full = true;
+    this.#unflushed = [];
+    return false;
+  }
+
   #ended(entry: LogEntry, covered: LogEntry[], status: number): void {
+    // A write is missing: what comes after it would be in no such order.
+    if (this.#full) return;
     if (status !== BLK_STS_OK) {
+      this.#bytes -= entry.data.length;
       // The next flush covers it.
       if (covered.length > 0) this.#unflushed = covered.concat(this.#unflushed);
     } else if ((entry.flags & (LOG_FLUSH_FLAG | LOG_FUA_FLAG)) === 0) {
@@ -352,10 +410,12 @@ function entryOf(bio: Bio): LogEntry {
   if ((bio.opf & REQ_PREFLUSH) !== 0) flags |= LOG_FLUSH_FLAG;
   if ((bio.opf & REQ_FUA) !== 0) flags |= LOG_FUA_FLAG;
   if ((bio.opf & REQ_META) !== 0) flags |= LOG_METADATA_FLAG;
+  const isDiscard = reqOp(bio.opf) === REQ_OP_DISCARD;
+  if (isDiscard) flags |= LOG_DISCARD_FLAG;
   return {
     sector: bio.sector,
     nrSectors: bio.size / SECTOR_SIZE,
     flags,
-    data: copyPayload(bio),
+    data: isDiscard ? new Uint8Array() : copyPayload(bio),
   };
 }

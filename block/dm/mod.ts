@@ -22,6 +22,7 @@ export {
   LOG_METADATA_FLAG,
   type LogEntry,
   LogWritesDevice,
+  type LogWritesOptions,
   WriteLog,
 } from "./log-writes.ts";
 export { StripeDevice, type StripeOptions } from "./stripe.ts";

@@ -2,7 +2,8 @@
  * Devices side by side: chunk after chunk goes to one after the other (RAID 0).
  *
  * A flush goes to all of them, and data that comes with it waits for the last:
- * what was written before may lie on any.
+ * what was written before may lie on any. A discard is one of each device, as what
+ * it covers there lies in one piece.
  *
  * Kernel counterpart: drivers/md/dm-stripe.c.
  *
@@ -10,23 +11,25 @@
  */
 
 import { EINVAL, FsError } from "../../lib/errno.ts";
-import { Bio, bioChain, bioEndIo, bioEndWith, submitBio } from "../bio.ts";
-import { submitBioDetached } from "../blk-core.ts";
+import { type Bio, bioEndIo } from "../bio.ts";
 import { bioSplitToLimits } from "../blk-merge.ts";
 import {
-  BLK_STS_OK,
-  REQ_OP_WRITE,
-  REQ_PREFLUSH,
-  REQ_SYNC,
+  REQ_OP_DISCARD,
+  REQ_OP_SECURE_ERASE,
+  reqOp,
   SECTOR_SIZE,
 } from "../blk-types.ts";
 import type { BlockDevice } from "../blkdev.ts";
 import {
   bioClone,
   checkCount,
+  DM_DISCARD,
+  DM_SECURE_ERASE,
+  DM_TARGET_ATOMIC_WRITES,
+  DM_TARGET_NOWAIT,
+  DM_WRITE_ZEROES,
   DmDevice,
   type DmOptions,
-  submitClone,
 } from "./dm.ts";
 
 /** What {@linkcode StripeDevice} takes. */
@@ -46,7 +49,7 @@ export class StripeDevice extends DmDevice {
    * @param legs The devices, at least 1, in order.
    * @param options How they are striped.
    * @throws {FsError} EINVAL if there is no device, the chunk is not a multiple of
-   *   logical blocks, or a device is smaller than one chunk.
+   *   logical blocks, or a device is smaller than one chunk or has zones.
    */
   constructor(legs: readonly BlockDevice[], options: StripeOptions) {
     const { chunkSectors: chunk } = options;
@@ -59,6 +62,8 @@ export class StripeDevice extends DmDevice {
     super({
       legs: legs.map((bdev) => ({ bdev, start: 0 })),
       nrSectors: chunks * chunk * legs.length,
+      passes: DM_TARGET_NOWAIT | DM_TARGET_ATOMIC_WRITES | DM_DISCARD |
+        DM_SECURE_ERASE | DM_WRITE_ZEROES,
       hints: (limits) => {
         limits.chunkSectors = chunk;
         limits.ioMin = chunk * SECTOR_SIZE;
@@ -78,42 +83,43 @@ export class StripeDevice extends DmDevice {
   /** Sends a bio's first chunk to its device, and the rest after it (kernel:
    * `stripe_map`). */
   protected override map(bio: Bio): void {
-    if (bio.size === 0) return this.#toAll(bio);
-    if ((bio.opf & REQ_PREFLUSH) !== 0) return this.#flushFirst(bio);
     const front = bioSplitToLimits(bio, this.limits);
-    if (front !== null) this.#toLeg(front);
-  }
-
-  #toLeg(bio: Bio): void {
-    const chunk = Math.floor(bio.sector / this.#chunk);
-    const inChunk = bio.sector - chunk * this.#chunk;
-    const row = Math.floor(chunk / this.#legs.length);
-    const leg = this.#legs[chunk - row * this.#legs.length]!;
-    submitClone(bio, leg, row * this.#chunk + inChunk);
+    if (front === null) return;
+    const op = reqOp(front.opf);
+    if (op === REQ_OP_DISCARD || op === REQ_OP_SECURE_ERASE) {
+      return this.#mapRange(front);
+    }
+    const chunk = Math.floor(front.sector / this.#chunk);
+    const i = chunk % this.#legs.length;
+    this.pass(front, this.#legs[i]!, this.#sectorOn(i, front.sector));
   }
 
   /** Sends what has no sectors to every device (kernel: `__send_empty_flush`). */
-  #toAll(bio: Bio): void {
-    for (const leg of this.#legs) {
-      const clone = bioClone(bio, leg, 0);
-      bioChain(clone, bio);
-      submitBio(clone);
+  protected override mapFlush(bio: Bio): void {
+    for (const leg of this.#legs) this.passPart(bio, bioClone(bio, leg, 0));
+    bioEndIo(bio);
+  }
+
+  /** Sends each device what it has of a range (kernel: `stripe_map_range`). */
+  #mapRange(bio: Bio): void {
+    for (const [i, leg] of this.#legs.entries()) {
+      const start = this.#sectorOn(i, bio.sector);
+      const end = this.#sectorOn(i, bio.endSector);
+      if (start === end) continue;
+      const part = bioClone(bio, leg, start);
+      part.size = (end - start) * SECTOR_SIZE;
+      this.passPart(bio, part);
     }
     bioEndIo(bio);
   }
 
-  #flushFirst(bio: Bio): void {
-    const flush = new Bio(this, REQ_OP_WRITE | REQ_PREFLUSH | REQ_SYNC);
-    flush.private = bio;
-    flush.endIo = flushed;
-    this.#toAll(flush);
+  /** How many sectors of a device come before a sector of the stripe. */
+  #sectorOn(leg: number, sector: number): number {
+    const chunk = Math.floor(sector / this.#chunk);
+    const row = Math.floor(chunk / this.#legs.length);
+    const current = chunk - row * this.#legs.length;
+    const before = row * this.#chunk;
+    if (leg < current) return before + this.#chunk;
+    return leg > current ? before : before + sector - chunk * this.#chunk;
   }
-}
-
-/** All devices are flushed: the data may go. */
-function flushed(flush: Bio): void {
-  const bio = flush.private as Bio;
-  if (flush.status !== BLK_STS_OK) return bioEndWith(bio, flush.status);
-  bio.opf &= ~REQ_PREFLUSH;
-  submitBioDetached(bio);
 }

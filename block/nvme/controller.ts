@@ -1,62 +1,88 @@
 /**
- * The controller: fetches commands from submission queues, works out when each is
- * done, carries it out at that time, and posts its completion.
+ * The controller: its registers, and how it comes and goes.
  *
- * Bytes move when a command is carried out, all at once: reads and writes that
- * overlap in time see each other whole or not at all. What a flush makes durable
- * is settled when it is fetched: writes that complete while it runs are not
- * covered.
+ * A host enables it, and it takes commands from the admin queues until it is reset:
+ * then all queues are gone, and what was under way has no completion; what is in
+ * the volatile cache stays. Only a loss of power takes that.
+ *
+ * Three parts do the work: `queues.ts` has the queues, `admin.ts` and `io-cmd.ts`
+ * the commands; `namespace.ts` has the blocks.
  *
  * @module
  */
 
-import { clearBit, setBit, testBit } from "../../lib/bitmap.ts";
-import type { Clock, EventId } from "../../lib/clock.ts";
-import { Prng } from "../../lib/prng.ts";
-import { WriteCache } from "./cache.ts";
+import type { Clock } from "../../lib/clock.ts";
 import {
-  encodeController,
-  encodeNamespace,
-  NVME_IDENTIFY_DATA_SIZE,
+  AdminCommands,
+  ASYNC_LIMIT,
+  MAX_IO_QUEUES,
+  MAX_QUEUE_ENTRIES,
+} from "./admin.ts";
+import type { Command } from "./command.ts";
+import {
+  type ControllerIdentity,
+  type NamespaceIdentity,
+  type NvmControllerIdentity,
+  NVME_CTRL_ONCS_COMPARE,
+  NVME_CTRL_ONCS_COPY,
+  NVME_CTRL_ONCS_DSM,
+  NVME_CTRL_ONCS_VERIFY,
+  NVME_CTRL_ONCS_WRITE_UNCORRECTABLE,
+  NVME_CTRL_ONCS_WRITE_ZEROES,
+  NVME_CTRL_VWC_PRESENT,
+  NVME_NS_DLFEAT_DEAC,
+  NVME_NS_DLFEAT_READ_ZEROES,
+  NVME_NS_FEAT_ATOMICS,
+  NVME_NS_FEAT_IO_OPT,
 } from "./identify.ts";
-import { LatencyModel } from "./latency.ts";
+import { IoCommands } from "./io-cmd.ts";
 import type { Media } from "./media.ts";
+import { Namespace, type NamespaceFork } from "./namespace.ts";
 import {
-  CQE_WORDS,
-  NVME_ADMIN_IDENTIFY,
-  NVME_CMD_FLUSH,
-  NVME_CMD_READ,
-  NVME_CMD_WRITE,
-  NVME_CMD_WRITE_ZEROES,
-  NVME_ID_CNS_CTRL,
-  NVME_ID_CNS_NS,
-  NVME_NSID,
-  NVME_RW_FUA,
-  NVME_SC_CMDID_CONFLICT,
-  NVME_SC_DATA_XFER_ERROR,
-  NVME_SC_INVALID_FIELD,
-  NVME_SC_INVALID_NS,
-  NVME_SC_INVALID_OPCODE,
-  NVME_SC_LBA_RANGE,
-  NVME_SC_READ_ERROR,
-  NVME_SC_SUCCESS,
-  NVME_SC_WRITE_FAULT,
-  NVME_STATUS_DNR,
-  SQE_WORDS,
+  NVME_CC_AMS_RR,
+  NVME_CC_AMS_SHIFT,
+  NVME_CC_AMS_WRRU,
+  NVME_CC_ENABLE,
+  NVME_CC_SHN_MASK,
+  NVME_CC_SHN_NORMAL,
+  NVME_CSTS_CFS,
+  NVME_CSTS_RDY,
+  NVME_CSTS_SHST_CMPLT,
+  NVME_CSTS_SHST_MASK,
+  NVME_REG_AQA,
+  NVME_REG_CAP,
+  NVME_REG_CAP_HI,
+  NVME_REG_CC,
+  NVME_REG_CSTS,
+  NVME_REG_DBS,
+  NVME_REG_INTMC,
+  NVME_REG_INTMS,
+  NVME_REG_VS,
 } from "./nvme.ts";
+import type { CutOptions, CutReport } from "./power-cut.ts";
 import type { NvmePreset } from "./presets.ts";
-import { type HostMemory, QueuePair } from "./queue.ts";
+import type { CompletionQueue, SubmissionQueue } from "./queue.ts";
+import { Queues } from "./queues.ts";
+import { makeTiming, type Timing } from "./timing.ts";
+import type { ZoneOptions } from "./zns.ts";
 
-/** Every namespace, where a command allows it. */
-const NSID_ALL = 0xffff_ffff;
-/** Entries of the admin queue. */
-const ADMIN_ENTRIES = 32;
-/** Largest transfer of a device that has a latency: 2^7 pages, 512 KiB. */
-const MDTS = 7;
-/** What is best written together, bytes. */
-const WRITE_UNIT = 4096;
+/** CAP: queues are contiguous; weighted round robin is there; ready within 0.5 s. */
+const CAP_LOW: number = (MAX_QUEUE_ENTRIES - 1) | 1 << 16 | 1 << 17 | 1 << 24;
+/** CAP, upper half: the NVM command set, and others by their number. */
+const CAP_HIGH: number = 1 << 5 | 1 << 11;
+/** Version 2.0. */
+const VERSION = 0x0002_0000;
+/** Arbitration mechanism (in CC). */
+const AMS_MASK: number = 7 << NVME_CC_AMS_SHIFT;
+/** Size of memory pages beyond 4 KiB (in CC). */
+const MPS_MASK: number = 15 << 7;
+/** What a register reads as when the device does not answer. */
+const NO_ANSWER = 0xffff_ffff;
 
-/** What makes a controller. */
+/** Most of a copy: ranges, and blocks of each and of all. */
+const COPY_LIMIT = 128;
+
+/** What makes a controller; `createNvme` checks it. */
 export interface ControllerOptions {
   /** Its model. */
   preset: NvmePreset;
@@ -66,343 +92,356 @@ export interface ControllerOptions {
   logicalBlockSize: number;
   /** Seed of its chance. */
   seed: number;
+  /** Whether completed writes can be lost with the power; the model's if absent. */
+  writeCache?: boolean;
+  /** Zones; none if absent. */
+  zones?: ZoneOptions | null;
+  /** What it says of itself, where that is not the usual. */
+  controller?: Partial<ControllerIdentity>;
+  /** What it says of the NVM command set, where that is not the usual. */
+  nvm?: Partial<NvmControllerIdentity>;
+  /** What its namespace says of itself, where that is not the usual. */
+  namespace?: Partial<NamespaceIdentity>;
+  /** Whether writes larger than the atomic unit land piece by piece; false if absent. */
+  tearing?: boolean;
+  /** What it has of the controller that it is a fork of; absent if it is none. */
+  fork?: NamespaceFork;
 }
-
-/** A command that has been fetched; recycled. */
-class Command {
-  readonly controller: NvmeController;
-  queue: ControllerQueue;
-  cid = 0;
-  opcode = 0;
-  /** First byte. */
-  at = 0;
-  /** Bytes. */
-  len = 0;
-  fua = false;
-  /** Of a flush: the last write that it makes durable. */
-  horizon = 0;
-  /** When its time comes; 0 while it is not under way. */
-  event: EventId = 0;
-
-  constructor(controller: NvmeController, queue: ControllerQueue) {
-    this.controller = controller;
-    this.queue = queue;
-  }
-}
-
-/** The controller's side of a queue. */
-class ControllerQueue {
-  readonly pair: QueuePair;
-  sqHead = 0;
-  sqTail = 0;
-  cqHead = 0;
-  cqTail = 0;
-  /** Phase of the lap that is being written. */
-  phase = 1;
-  fetching = false;
-  /** Command identifiers under way, a bit each. */
-  readonly busy: Uint32Array = new Uint32Array(65536 / 32);
-  /** Last words of completions for which the ring has no room. */
-  readonly held: number[] = [];
-
-  constructor(pair: QueuePair) {
-    this.pair = pair;
-  }
-
-  get full(): boolean {
-    return this.pair.next(this.cqTail) === this.cqHead;
-  }
-
-  /** Writes a completion: command identifier and status, without the phase. */
-  push(word: number): void {
-    const { pair } = this;
-    const at = this.cqTail * CQE_WORDS;
-    pair.cq[at + 2] = this.sqHead | (pair.qid << 16);
-    pair.cq[at + 3] = word | (this.phase << 16);
-    this.cqTail = pair.next(this.cqTail);
-    if (this.cqTail === 0) this.phase ^= 1;
-  }
-}
-
-/** Instead of a status: the command is under way. */
-const UNDER_WAY = -1;
 
 /** An NVMe controller with one namespace. */
 export class NvmeController {
-  /** Where the blocks are; what is in the cache is not there yet. */
-  readonly media: Media;
+  /** Its namespace.
+   * @internal */
+  readonly namespace: Namespace;
   readonly #clock: Clock;
   readonly #options: ControllerOptions;
-  readonly #cache: WriteCache | null;
-  readonly #latency: LatencyModel | null;
-  readonly #queues: ControllerQueue[] = [];
-  /** All commands ever made, and those of them that are idle. */
-  readonly #commands: Command[] = [];
-  readonly #idle: Command[] = [];
-  readonly #blockSize: number;
-  readonly #blocks: number;
-  /** Largest transfer, bytes. */
-  readonly #maxTransfer: number;
+  readonly #queues: Queues;
+  readonly #io: IoCommands;
+  readonly #admin: AdminCommands;
+  readonly #timing: Timing | null;
+  #adminSq: SubmissionQueue | null = null;
+  #adminCq: CompletionQueue | null = null;
+  #cc = 0;
+  #csts = 0;
+  #powered = true;
 
   /**
-   * Makes a controller that has no I/O queue yet.
+   * Makes a controller that is not enabled.
    *
    * @param clock Time.
-   * @param options What makes it; `createNvme` checks it.
+   * @param options What makes it.
    */
   constructor(clock: Clock, options: ControllerOptions) {
-    const { preset, media, logicalBlockSize, seed } = options;
-    const { latency } = preset;
+    const { preset, media, seed, zones = null } = options;
+    const { timing } = preset;
     this.#clock = clock;
     this.#options = options;
-    this.media = media;
-    this.#blockSize = logicalBlockSize;
-    this.#blocks = media.size / logicalBlockSize;
-    this.#maxTransfer = latency === null ? Infinity : 4096 << MDTS;
-    this.#latency = latency &&
-      new LatencyModel(latency, media.size, new Prng(seed, "nvme read"));
-    this.#cache = preset.volatileCache && latency !== null
-      ? new WriteCache(media, latency.writeBuffer)
-      : null;
-    this.createQueue(ADMIN_ENTRIES);
+    const namespace = new Namespace({
+      media,
+      seed,
+      cacheSize: preset.cacheSize || CACHE_SIZE,
+      controllerIdentity: controllerIdentity(options),
+      nvmIdentity: { ...NVM_IDENTITY, ...options.nvm },
+      identity: namespaceIdentity(options),
+      zones,
+      tearing: options.tearing ?? false,
+      ...(options.fork && { fork: options.fork }),
+    });
+    const queues = new Queues(clock, MAX_IO_QUEUES + 1);
+    const io = new IoCommands(clock, queues, namespace);
+    this.namespace = namespace;
+    this.#queues = queues;
+    this.#io = io;
+    this.#admin = new AdminCommands(clock, queues, namespace, io);
+    this.#timing = timing && makeTiming(timing, {
+      clock,
+      size: media.size,
+      seed,
+      zones: namespace.zones,
+      complete: (command) => io.complete(command as Command),
+    });
+    io.timing = this.#timing;
+    if (this.#timing?.firmwareFree !== undefined) {
+      queues.firmwareFree = () => this.#timing!.firmwareFree!;
+    }
+    queues.onError = (command) =>
+      namespace.health.noteError(command, namespace.blockSize);
   }
 
-  /** The admin queue. */
-  get adminQueue(): QueuePair {
-    return this.#queues[0]!.pair;
+  /** Where the blocks are in the end; what is in the cache is not there yet. */
+  get media(): Media {
+    return this.namespace.media;
   }
 
   /**
-   * Makes the next queue; the admin queue, number 0, is there from the start.
-   *
-   * @param entries Slots of each ring, 2 to 65536.
+   * Calls `fn` when the `count`-th write command from now on has been fetched and is
+   * under way; 0 takes it back. Writes are Write, Write Zeroes, Zone Append and Copy.
    */
-  createQueue(entries: number): QueuePair {
-    const pair = new QueuePair(this.#queues.length, entries);
-    this.#queues.push(new ControllerQueue(pair));
-    return pair;
+  afterWrites(count: number, fn: () => void): void {
+    this.#io.afterWrites(count, fn);
+  }
+
+  /** Commands on I/O queues that have been fetched and are not done.
+   * @internal */
+  inFlight(): Command[] {
+    return this.#queues.inFlight();
+  }
+
+  /**
+   * Reads a register.
+   *
+   * @param offset `NVME_REG_*`.
+   * @returns 32 bits; all ones while there is no power.
+   */
+  readRegister(offset: number): number {
+    if (!this.#powered) return NO_ANSWER;
+    switch (offset) {
+      case NVME_REG_CAP:
+        return CAP_LOW;
+      case NVME_REG_CAP_HI:
+        return CAP_HIGH;
+      case NVME_REG_VS:
+        return VERSION;
+      case NVME_REG_INTMS:
+      case NVME_REG_INTMC:
+        return this.#queues.interrupts.maskBits;
+      case NVME_REG_CC:
+        return this.#cc;
+      case NVME_REG_CSTS:
+        return this.#csts;
+      case NVME_REG_AQA:
+        return queueAttributes(this.#adminSq, this.#adminCq);
+    }
+    return 0;
+  }
+
+  /**
+   * Writes a register; from `NVME_REG_DBS` on they are doorbells.
+   *
+   * @param offset `NVME_REG_*`.
+   * @param value 32 bits.
+   */
+  writeRegister(offset: number, value: number): void {
+    if (!this.#powered) return;
+    if (offset >= NVME_REG_DBS) {
+      const index = (offset - NVME_REG_DBS) / 4;
+      const qid = index >>> 1;
+      if ((index & 1) === 0) this.ringSq(qid, value);
+      else this.ringCq(qid, value);
+      return;
+    }
+    switch (offset) {
+      case NVME_REG_INTMS:
+        return this.#queues.interrupts.mask(value, true);
+      case NVME_REG_INTMC:
+        return this.#queues.interrupts.mask(value, false);
+      case NVME_REG_CC:
+        return this.#configure(value);
+    }
+  }
+
+  /**
+   * Names the admin queues, as AQA, ASQ and ACQ would. They are used from the next
+   * time on that the controller is enabled.
+   */
+  setAdminQueues(sq: SubmissionQueue, cq: CompletionQueue): void {
+    this.#adminSq = sq;
+    this.#adminCq = cq;
+  }
+
+  /**
+   * Has `handler` run when there are completions (kernel: `request_irq`).
+   *
+   * @param vector Number; that of the admin queue is 0.
+   */
+  setInterrupt(vector: number, handler: () => void): void {
+    const found = this.#queues.interrupts.vector(vector);
+    if (found !== undefined) found.handler = handler;
   }
 
   /** The host has filled submission entries up to `tail` (doorbell). */
   ringSq(qid: number, tail: number): void {
-    const queue = this.#queues[qid]!;
-    queue.sqTail = tail;
-    // A completion that is posted below may make the host ring again.
-    if (queue.fetching) return;
-    queue.fetching = true;
-    while (queue.sqHead !== queue.sqTail) this.#fetch(queue);
-    queue.fetching = false;
+    if ((this.#csts & NVME_CSTS_RDY) !== 0) this.#queues.ringSq(qid, tail);
   }
 
   /** The host has consumed completion entries up to `head` (doorbell). */
   ringCq(qid: number, head: number): void {
-    const queue = this.#queues[qid]!;
-    queue.cqHead = head;
-    if (queue.held.length === 0) return;
-    while (queue.held.length > 0 && !queue.full) {
-      queue.push(queue.held.shift()!);
-    }
-    queue.pair.onInterrupt();
+    if ((this.#csts & NVME_CSTS_RDY) !== 0) this.#queues.ringCq(qid, head);
   }
 
   /**
-   * Shuts down as before a power-off that was announced: what has completed
-   * becomes durable, what is under way is dropped and gets no completion.
+   * Power is gone: commands under way get no completion, registers do not answer.
+   * What becomes of the blocks is for `namespace.store` to say, before this.
    */
-  shutdown(): void {
-    for (const command of this.#commands) this.#clock.cancel(command.event);
-    this.#cache?.drain(this.#cache.seq);
-    this.media.close();
+  powerOff(): void {
+    this.#stop();
+    this.#powered = false;
   }
 
-  /** Carries out a command whose time has come. */
-  static #complete(command: Command): void {
-    const { controller, queue, cid } = command;
-    command.event = 0;
-    const status = controller.#execute(command);
-    controller.#idle.push(command);
-    controller.#end(queue, cid, status);
+  /**
+   * The power goes, now: of what is not durable, `options` say what persists. Commands
+   * under way get no completion.
+   *
+   * @param options `checkCutOptions` has nothing against them.
+   */
+  powerCut(options: CutOptions): CutReport {
+    const report = this.namespace.store.cut(this.inFlight(), options);
+    this.powerOff();
+    return report;
   }
 
-  #fetch(queue: ControllerQueue): void {
-    const { pair } = queue;
-    const at = queue.sqHead * SQE_WORDS;
-    queue.sqHead = pair.next(queue.sqHead);
-    const cid = pair.sq[at]! >>> 16;
-    if (testBit(queue.busy, cid)) {
-      this.#post(queue, cid, NVME_SC_CMDID_CONFLICT | NVME_STATUS_DNR);
+  /**
+   * A controller of its own, as a loss of power now would leave this one, which goes
+   * on.
+   *
+   * @param options `checkCutOptions` has nothing against them.
+   * @returns Null if the media cannot be forked.
+   */
+  fork(
+    options: CutOptions,
+  ): { controller: NvmeController; report: CutReport } | null {
+    const { namespace } = this;
+    const zones = namespace.zones?.clone(() => {}) ?? null;
+    const left = namespace.store.fork(this.inFlight(), options, zones);
+    if (left === null) return null;
+    zones?.powerUp();
+    const { media, faults, report } = left;
+    const fork = { faults, zones };
+    const made = { ...this.#options, media, fork };
+    made.logicalBlockSize = namespace.blockSize;
+    return { controller: new NvmeController(this.#clock, made), report };
+  }
+
+  /** Power is back: everything is as after a reset. */
+  powerOn(): void {
+    const unsafe = (this.#csts & NVME_CSTS_SHST_MASK) !== NVME_CSTS_SHST_CMPLT;
+    this.namespace.health.countPowerOn(unsafe);
+    this.namespace.zones?.powerUp();
+    this.#powered = true;
+    this.#cc = 0;
+    this.#csts = 0;
+  }
+
+  #configure(value: number): void {
+    const old = this.#cc;
+    this.#cc = value;
+    const enabled = (value & NVME_CC_ENABLE) !== 0;
+    if (enabled !== ((old & NVME_CC_ENABLE) !== 0)) {
+      if (enabled) this.#start();
+      else this.#reset();
+    }
+    if ((value & ~old & NVME_CC_SHN_MASK) !== 0) this.#shutDown();
+  }
+
+  #start(): void {
+    const ams = this.#cc & AMS_MASK;
+    const isKnown = ams === NVME_CC_AMS_RR || ams === NVME_CC_AMS_WRRU;
+    const sq = this.#adminSq;
+    const cq = this.#adminCq;
+    if (!isKnown || (this.#cc & MPS_MASK) !== 0 || sq === null || cq === null) {
+      this.#csts = NVME_CSTS_CFS;
       return;
     }
-    setBit(queue.busy, cid);
-    const status = pair.qid === 0
-      ? this.#admin(queue, at, cid)
-      : this.#start(queue, at, cid);
-    if (status !== UNDER_WAY) this.#end(queue, cid, status);
+    const queues = this.#queues;
+    queues.reset(ams === NVME_CC_AMS_WRRU);
+    const vector = queues.interrupts.vector(0)!;
+    queues.addSq(sq, queues.addCq(cq, vector), 0, this.#admin);
+    this.#admin.reset();
+    this.#csts = NVME_CSTS_RDY;
   }
 
-  #admin(queue: ControllerQueue, at: number, cid: number): number {
-    const { sq, memory } = queue.pair;
-    if ((sq[at]! & 0xff) !== NVME_ADMIN_IDENTIFY) {
-      return NVME_SC_INVALID_OPCODE | NVME_STATUS_DNR;
-    }
-    const { data, offset } = memory[cid]!.vecs[0]!;
-    const page = data.subarray(offset, offset + NVME_IDENTIFY_DATA_SIZE);
-    const { preset } = this.#options;
-    switch (sq[at + 10]! & 0xff) {
-      case NVME_ID_CNS_CTRL:
-        encodeController(page, {
-          model: preset.model,
-          mdts: this.#maxTransfer === Infinity ? 0 : MDTS,
-          vwc: this.#cache !== null,
-          writeZeroes: true,
-        });
-        return NVME_SC_SUCCESS;
-      case NVME_ID_CNS_NS:
-        if (sq[at + 1] !== NVME_NSID) break;
-        encodeNamespace(page, {
-          blocks: this.#blocks,
-          blockSize: this.#blockSize,
-          writeUnit: WRITE_UNIT,
-        });
-        return NVME_SC_SUCCESS;
-    }
-    return NVME_SC_INVALID_FIELD | NVME_STATUS_DNR;
+  #reset(): void {
+    this.#stop();
+    this.#csts = 0;
   }
 
-  /** Decodes and checks a command; carries it out at once if nothing takes time. */
-  #start(queue: ControllerQueue, at: number, cid: number): number {
-    const { sq } = queue.pair;
-    const command = this.#idle.pop() ?? this.#newCommand(queue);
-    command.queue = queue;
-    command.cid = cid;
-    command.opcode = sq[at]! & 0xff;
-    const invalid = this.#decode(command, sq, at);
-    if (invalid === NVME_SC_SUCCESS && this.#latency !== null) {
-      command.horizon = this.#cache === null ? 0 : this.#cache.seq;
-      const due = doneAt(this.#latency, this.#clock.now(), command);
-      command.event = this.#clock.at(due, NvmeController.#complete, command);
-      return UNDER_WAY;
-    }
-    this.#idle.push(command);
-    return invalid === NVME_SC_SUCCESS
-      ? this.#execute(command)
-      : invalid | NVME_STATUS_DNR;
+  #stop(): void {
+    this.#csts &= ~NVME_CSTS_RDY;
+    this.#queues.reset(false);
+    this.#timing?.reset();
   }
 
-  #newCommand(queue: ControllerQueue): Command {
-    const command = new Command(this, queue);
-    this.#commands.push(command);
-    return command;
-  }
-
-  #decode(command: Command, sq: Uint32Array, at: number): number {
-    const { opcode } = command;
-    const nsid = sq[at + 1]!;
-    const isFlush = opcode === NVME_CMD_FLUSH;
-    if (nsid !== NVME_NSID && !(nsid === NSID_ALL && isFlush)) {
-      return NVME_SC_INVALID_NS;
-    }
-    if (isFlush) return NVME_SC_SUCCESS;
-    const isZeroes = opcode === NVME_CMD_WRITE_ZEROES;
-    if (opcode > NVME_CMD_READ && !isZeroes) return NVME_SC_INVALID_OPCODE;
-    const slba = sq[at + 11]! * 2 ** 32 + sq[at + 10]!;
-    const flags = sq[at + 12]!;
-    const blocks = (flags & 0xffff) + 1;
-    const len = blocks * this.#blockSize;
-    if (len > this.#maxTransfer && !isZeroes) return NVME_SC_INVALID_FIELD;
-    if (slba > this.#blocks - blocks) return NVME_SC_LBA_RANGE;
-    command.at = slba * this.#blockSize;
-    command.len = len;
-    command.fua = (flags & NVME_RW_FUA) !== 0;
-    return NVME_SC_SUCCESS;
-  }
-
-  /** Moves the bytes. */
-  #execute(command: Command): number {
-    const { opcode, at, len } = command;
-    const cache = this.#cache;
-    const memory = command.queue.pair.memory[command.cid];
-    switch (opcode) {
-      case NVME_CMD_READ:
-        return transfer(cache ?? this.media, false, at, len, memory!);
-      case NVME_CMD_FLUSH:
-        return writeStatus(cache === null ? 0 : cache.drain(command.horizon));
-    }
-    const through = cache === null || command.fua;
-    if (!through) cache.begin();
-    const store = through ? this.media : cache;
-    const status = opcode === NVME_CMD_WRITE
-      ? transfer(store, true, at, len, memory!)
-      : writeStatus(store.zero(at, len));
-    // What is on the media now is newer than what the cache has of it.
-    if (through && status === NVME_SC_SUCCESS) cache?.forget(at, len);
-    return status;
-  }
-
-  /** A command is no longer under way. */
-  #end(queue: ControllerQueue, cid: number, status: number): void {
-    clearBit(queue.busy, cid);
-    this.#post(queue, cid, status);
-  }
-
-  #post(queue: ControllerQueue, cid: number, status: number): void {
-    const word = cid | (status << 17);
-    // An entry that the host has not read must not be overwritten.
-    if (queue.full || queue.held.length > 0) queue.held.push(word);
-    else queue.push(word);
-    queue.pair.onInterrupt();
+  /** Nothing more is done. After a normal shutdown nothing stays volatile. */
+  #shutDown(): void {
+    this.#stop();
+    const isNormal = (this.#cc & NVME_CC_SHN_MASK) === NVME_CC_SHN_NORMAL;
+    if (isNormal) this.namespace.store.drain();
+    this.#csts |= NVME_CSTS_RDY | NVME_CSTS_SHST_CMPLT;
   }
 }
 
-/** When a command that is fetched now is done. */
-function doneAt(
-  latency: LatencyModel,
-  now: number,
-  command: Command,
+/** Bytes that a volatile cache holds where the model has none. */
+const CACHE_SIZE = 2 ** 25;
+
+/** What the usual controller says of the NVM command set. */
+const NVM_IDENTITY: NvmControllerIdentity = {
+  vsl: 0,
+  wzsl: 0,
+  wusl: 0,
+  dmrl: 0,
+  dmrsl: 0,
+};
+
+/** A size as blocks less one. */
+function lessOne(bytes: number, blockSize: number): number {
+  return Math.max(0, Math.floor(bytes / blockSize) - 1);
+}
+
+function controllerIdentity(o: ControllerOptions): ControllerIdentity {
+  const { preset, logicalBlockSize } = o;
+  const { writeCache = preset.volatileCache } = o;
+  return {
+    model: preset.model,
+    rab: 3,
+    mdts: preset.mdts,
+    crdt: [0, 0, 0],
+    acl: 3,
+    aerl: ASYNC_LIMIT,
+    oncs: (preset.deallocates ? NVME_CTRL_ONCS_DSM : 0) |
+      NVME_CTRL_ONCS_COMPARE | NVME_CTRL_ONCS_WRITE_UNCORRECTABLE |
+      NVME_CTRL_ONCS_WRITE_ZEROES |
+      NVME_CTRL_ONCS_VERIFY | NVME_CTRL_ONCS_COPY,
+    fuses: 1,
+    vwc: writeCache ? NVME_CTRL_VWC_PRESENT : 0,
+    awun: lessOne(preset.atomicWrite, logicalBlockSize),
+    awupf: lessOne(preset.atomicWritePowerFail, logicalBlockSize),
+    acwu: 0,
+    ...o.controller,
+  };
+}
+
+function namespaceIdentity(o: ControllerOptions): NamespaceIdentity {
+  const { media, preset, logicalBlockSize: blockSize } = o;
+  const unit = lessOne(preset.writeUnit, blockSize);
+  return {
+    blocks: media.size / blockSize,
+    blockSize,
+    nsfeat: NVME_NS_FEAT_ATOMICS | NVME_NS_FEAT_IO_OPT,
+    dlfeat: NVME_NS_DLFEAT_READ_ZEROES | NVME_NS_DLFEAT_DEAC,
+    nsattr: 0,
+    nawun: lessOne(preset.atomicWrite, blockSize),
+    nawupf: lessOne(preset.atomicWritePowerFail, blockSize),
+    nacwu: 0,
+    nabsn: 0,
+    nabo: 0,
+    nabspf: 0,
+    noiob: 0,
+    npwg: unit,
+    npwa: unit,
+    npdg: unit,
+    npda: unit,
+    nows: 0,
+    mssrl: COPY_LIMIT,
+    mcl: COPY_LIMIT,
+    msrc: COPY_LIMIT - 1,
+    ...o.namespace,
+  };
+}
+
+/** AQA: sizes less one. */
+function queueAttributes(
+  sq: SubmissionQueue | null,
+  cq: CompletionQueue | null,
 ): number {
-  const { opcode, at, len } = command;
-  const { qid } = command.queue.pair;
-  switch (opcode) {
-    case NVME_CMD_READ:
-      return latency.read(qid, now, at, len);
-    case NVME_CMD_WRITE:
-      return latency.write(qid, now, at, len, command.fua);
-    case NVME_CMD_FLUSH:
-      return latency.flush(qid, now);
-    default:
-      return latency.command(qid, now);
-  }
-}
-
-/** Media, or the cache in front of it. */
-type Store = Pick<Media, "read" | "write" | "zero">;
-
-function writeStatus(error: number): number {
-  return error === 0 ? NVME_SC_SUCCESS : NVME_SC_WRITE_FAULT;
-}
-
-/** Moves a command's bytes between the host's memory and the store; a status. */
-function transfer(
-  store: Store,
-  isWrite: boolean,
-  at: number,
-  len: number,
-  memory: HostMemory,
-): number {
-  const { vecs } = memory;
-  let skip = memory.vecDone;
-  let done = 0;
-  for (let i = memory.vecIndex; done < len; i++) {
-    const { data, offset, len: room } = vecs[i]!;
-    // The buffer may have been transferred or shrunk since the command was sent.
-    if (offset + room > data.length) return NVME_SC_DATA_XFER_ERROR;
-    const n = Math.min(room - skip, len - done);
-    const error = isWrite
-      ? store.write(at + done, data, offset + skip, n)
-      : store.read(at + done, data, offset + skip, n);
-    if (error !== 0) return isWrite ? NVME_SC_WRITE_FAULT : NVME_SC_READ_ERROR;
-    done += n;
-    skip = 0;
-  }
-  return NVME_SC_SUCCESS;
+  return ((sq?.entries ?? 1) - 1) | ((cq?.entries ?? 1) - 1) << 16;
 }

@@ -1,282 +1,416 @@
 /**
- * The host's side: a request becomes a command, and a completion ends a request.
- * What the device can do is asked of it by Identify.
+ * An NVMe namespace as a block device, with what its users can do beside I/O: send
+ * commands of their own, and do to it what happens to drives.
  *
- * A request's tag is its command identifier. A ring holds one command less than
- * it has slots, and there are as many tags as that: a request with a tag has a
- * slot.
+ * A device that has lost its power, or is gone, is dead: what was under way and all
+ * that comes ends with IOERR, until it is there again.
  *
- * Kernel counterpart: drivers/nvme/host/core.c, drivers/nvme/host/pci.c.
+ * Kernel counterpart: drivers/nvme/host/core.c, drivers/nvme/host/ioctl.c.
  *
  * @module
  */
 
-import type { Bio } from "../bio.ts";
+import { Bio, bioEndWith } from "../bio.ts";
 import {
-  blkMqEndRequest,
-  type BlkMqOps,
+  blkExecuteRqNowait,
+  blkMqDestroyQueue,
+  blkMqPoll,
   blkMqSubmitBio,
-  type Request,
-  RequestQueue,
+  type RequestQueue,
 } from "../blk-mq.ts";
-import { BadLimit, blkValidateLimits } from "../blk-settings.ts";
+import { diskUpdateReadahead } from "../blk-settings.ts";
 import {
-  BLK_STS_IOERR,
-  BLK_STS_MEDIUM,
-  BLK_STS_NOSPC,
-  BLK_STS_NOTSUPP,
   BLK_STS_OFFLINE,
   BLK_STS_OK,
-  BLK_STS_TARGET,
-  REQ_FUA,
-  REQ_OP_FLUSH,
-  REQ_OP_MASK,
-  REQ_OP_READ,
-  REQ_OP_WRITE,
-  REQ_OP_WRITE_ZEROES,
+  REQ_OP_DRV_IN,
+  REQ_OP_DRV_OUT,
   SECTOR_SIZE,
 } from "../blk-types.ts";
-import {
-  BLK_FEAT_FUA,
-  BLK_FEAT_NOWAIT,
-  BLK_FEAT_WRITE_CACHE,
-  BlockDevice,
-  type QueueLimits,
-} from "../blkdev.ts";
+import { blkRevalidateDiskZones, type ReportZonesCb } from "../blk-zoned.ts";
+import { BLK_FEAT_POLL, BlockDevice, type QueueLimits } from "../blkdev.ts";
 import type { DiskStats } from "../part-stat.ts";
-import type { Clock } from "../../lib/clock.ts";
 import { bugOn } from "../../lib/bug.ts";
+import type { Clock, EventId } from "../../lib/clock.ts";
+import {
+  EAGAIN,
+  EINVAL,
+  ENODEV,
+  EOPNOTSUPP,
+  FsError,
+  show,
+} from "../../lib/errno.ts";
+import {
+  andThen,
+  andThenWith,
+  type MaybePromise,
+} from "../../lib/maybe-promise.ts";
+import { Completion } from "../../lib/wait.ts";
 import type { NvmeController } from "./controller.ts";
+import type { FaultPlan } from "./faults.ts";
 import {
-  type ControllerIdentity,
-  decodeController,
-  decodeNamespace,
-  type NamespaceIdentity,
-  NVME_IDENTIFY_DATA_SIZE,
-} from "./identify.ts";
+  checkPassthru,
+  memoryOf,
+  type NvmePassthru,
+  type NvmeResult,
+  PassthruCommand,
+} from "./host-cmd.ts";
+import { NvmeDriver, type NvmeQueueCounts } from "./host-driver.ts";
+import { type NvmeIdentity, nvmeQueueLimits } from "./host-limits.ts";
+import { nvmeReportZones } from "./host-zns.ts";
+import { NVME_NS_ATTR_RO } from "./identify.ts";
 import {
-  CQE_WORDS,
-  NVME_ADMIN_IDENTIFY,
-  NVME_CMD_FLUSH,
-  NVME_CMD_READ,
-  NVME_CMD_WRITE,
-  NVME_CMD_WRITE_ZEROES,
-  NVME_ID_CNS_CTRL,
-  NVME_ID_CNS_NS,
-  NVME_NSID,
-  NVME_RW_FUA,
-  NVME_SC_CAP_EXCEEDED,
-  NVME_SC_INVALID_FIELD,
-  NVME_SC_INVALID_NS,
-  NVME_SC_INVALID_OPCODE,
-  NVME_SC_LBA_RANGE,
-  NVME_SC_READ_ERROR,
+  NVME_ADMIN_FORMAT_NVM,
+  NVME_CC_ENABLE,
+  NVME_CC_IOCQES,
+  NVME_CC_IOSQES,
+  NVME_CC_SHN_NORMAL,
+  NVME_REG_CC,
+  NVME_SC_HOST_PATH_ERROR,
   NVME_SC_SUCCESS,
-  NVME_SC_WRITE_FAULT,
-  NVME_STATUS_DNR,
-  SQE_WORDS,
 } from "./nvme.ts";
-import type { QueuePair } from "./queue.ts";
-
-/** Blocks of a command's 16-bit count. */
-const MAX_BLOCKS = 65536;
-/** Most the driver sends in one command, 8 MiB (kernel: `NVME_MAX_KB_SZ`). */
-const MAX_SECTORS = 8192 * 1024 / SECTOR_SIZE;
-/** Most segments of one command (kernel: `NVME_MAX_SEGS`). */
-const MAX_SEGMENTS = 128;
-
-/** The host's side of one queue (kernel: `struct nvme_queue`). */
-class NvmeQueue {
-  readonly controller: NvmeController;
-  readonly pair: QueuePair;
-  /** Requests under way, by command identifier. */
-  readonly requests: (Request | null)[] = [];
-  #sqTail = 0;
-  #cqHead = 0;
-  /** Phase of a completion that is new. */
-  #phase = 1;
-  #reaping = false;
-
-  constructor(controller: NvmeController, pair: QueuePair) {
-    this.controller = controller;
-    this.pair = pair;
-    pair.onInterrupt = () => this.reap();
-  }
-
-  /** Sends a request's command. */
-  submit(rq: Request, blockSize: number): void {
-    const { pair } = this;
-    const { tag, bio } = rq;
-    this.requests[tag] = rq;
-    pair.memory[tag] = bio;
-    fillCommand(pair.sq, this.#sqTail * SQE_WORDS, rq, blockSize);
-    this.#sqTail = pair.next(this.#sqTail);
-    this.controller.ringSq(pair.qid, this.#sqTail);
-  }
-
-  /** Takes new completions (kernel: `nvme_poll_cq`). */
-  reap(): void {
-    // A request that ends may lead to another that is done at once.
-    if (this.#reaping) return;
-    this.#reaping = true;
-    const { cq, qid } = this.pair;
-    for (;;) {
-      const word = cq[this.#cqHead * CQE_WORDS + 3]!;
-      if (((word >>> 16) & 1) !== this.#phase) break;
-      this.#cqHead = this.pair.next(this.#cqHead);
-      if (this.#cqHead === 0) this.#phase ^= 1;
-      this.#end(word & 0xffff, word >>> 17);
-    }
-    this.#reaping = false;
-    this.controller.ringCq(qid, this.#cqHead);
-  }
-
-  /** Ends everything under way, for the device is gone. */
-  failAll(): void {
-    for (let cid = 0; cid < this.requests.length; cid++) {
-      const rq = this.requests[cid];
-      if (rq) this.#take(cid, rq, BLK_STS_OFFLINE);
-    }
-  }
-
-  #end(cid: number, status: number): void {
-    const rq = this.requests[cid];
-    if (!rq) throw new Error(`BUG: completion of idle command ${cid}`);
-    this.#take(cid, rq, nvmeErrorStatus(status));
-  }
-
-  #take(cid: number, rq: Request, status: number): void {
-    this.requests[cid] = null;
-    this.pair.memory[cid] = null;
-    blkMqEndRequest(rq, status);
-  }
-}
-
-/** Writes a request into a submission entry (kernel: `nvme_setup_cmd`). */
-function fillCommand(
-  sq: Uint32Array,
-  at: number,
-  rq: Request,
-  blockSize: number,
-): void {
-  const op = rq.opf & REQ_OP_MASK;
-  sq[at] = opcodeOf(op) | (rq.tag << 16);
-  sq[at + 1] = NVME_NSID;
-  if (op === REQ_OP_FLUSH) return;
-  const slba = rq.sector / (blockSize / SECTOR_SIZE);
-  sq[at + 10] = slba;
-  sq[at + 11] = slba / 2 ** 32;
-  const fua = (rq.opf & REQ_FUA) !== 0 ? NVME_RW_FUA : 0;
-  sq[at + 12] = (rq.size / blockSize - 1) | fua;
-}
-
-function opcodeOf(op: number): number {
-  switch (op) {
-    case REQ_OP_READ:
-      return NVME_CMD_READ;
-    case REQ_OP_WRITE:
-      return NVME_CMD_WRITE;
-    case REQ_OP_FLUSH:
-      return NVME_CMD_FLUSH;
-    default:
-      bugOn(op !== REQ_OP_WRITE_ZEROES, `no command for operation ${op}`);
-      return NVME_CMD_WRITE_ZEROES;
-  }
-}
-
-/** Block status of a command's status (kernel: `nvme_error_status`). */
-export function nvmeErrorStatus(status: number): number {
-  switch (status & ~NVME_STATUS_DNR) {
-    case NVME_SC_SUCCESS:
-      return BLK_STS_OK;
-    case NVME_SC_CAP_EXCEEDED:
-      return BLK_STS_NOSPC;
-    case NVME_SC_LBA_RANGE:
-      return BLK_STS_TARGET;
-    case NVME_SC_INVALID_OPCODE:
-    case NVME_SC_INVALID_FIELD:
-    case NVME_SC_INVALID_NS:
-      return BLK_STS_NOTSUPP;
-    case NVME_SC_WRITE_FAULT:
-    case NVME_SC_READ_ERROR:
-      return BLK_STS_MEDIUM;
-    default:
-      return BLK_STS_IOERR;
-  }
-}
+import {
+  checkCutOptions,
+  type CutFragment,
+  type CutOptions,
+  type CutReport,
+  type TearMode,
+} from "./power-cut.ts";
 
 /** An NVMe namespace as a block device, with the controller that it belongs to. */
-export class NvmeDevice extends BlockDevice implements BlkMqOps {
+export class NvmeDevice extends BlockDevice {
   /** Its name. */
   override readonly name = "nvme0n1";
   /** Tells the time that its commands take. */
   override readonly clock: Clock;
   /** What it can do in one request. */
-  override readonly limits: QueueLimits;
-  /** Size in 512-byte sectors. */
-  override readonly nrSectors: number;
+  override limits!: QueueLimits;
   /** Its number, as Linux gives it to the first such device. */
   override readonly dev: { major: number; minor: number } = {
     major: 259,
     minor: 0,
   };
-  /** Whether completed writes can be lost with the power. */
-  override readonly writeCache: boolean;
-  /** Whether it takes FUA: it does if it has a cache. */
-  override readonly fua: boolean;
   /** The device behind it. */
   readonly controller: NvmeController;
-  readonly #queue: RequestQueue;
-  readonly #hwQueues: NvmeQueue[];
-  readonly #blockSize: number;
-  #closed = false;
+  readonly #features: number;
+  readonly #counts: NvmeQueueCounts;
+  readonly #driver: NvmeDriver;
+  #nrSectors = 0;
+  #powered = true;
+  /** When the power goes, 0 if nobody has said. */
+  #cutEvent: EventId = 0;
+  /** Zones are read in place, as nothing takes time before there is a device. */
+  #probing = true;
 
   /**
-   * Asks the controller what it is, and makes its I/O queues (kernel: `nvme_probe`).
+   * Starts the controller, asks it what it is, and makes the I/O queues (kernel:
+   * `nvme_probe`).
    *
    * @param clock Time.
    * @param controller The device behind it.
-   * @param queues I/O queues, at least 1.
-   * @param depth Commands under way in each, 1 to 65535.
+   * @param counts Its queues.
+   * @param features `BLK_FEAT_*` of the model that Identify does not tell.
    */
   constructor(
     clock: Clock,
     controller: NvmeController,
-    queues: number,
-    depth: number,
+    counts: NvmeQueueCounts,
+    features: number,
   ) {
     super();
     this.clock = clock;
     this.controller = controller;
-    const ctrl = decodeController(identify(controller, NVME_ID_CNS_CTRL));
-    const ns = decodeNamespace(identify(controller, NVME_ID_CNS_NS));
-    this.limits = deviceLimits(ctrl, ns);
-    this.bdi.ioPages = Math.floor(this.limits.maxSectors / 8);
-    this.#blockSize = ns.blockSize;
-    this.nrSectors = ns.blocks * (ns.blockSize / SECTOR_SIZE);
-    this.writeCache = (this.limits.features & BLK_FEAT_WRITE_CACHE) !== 0;
-    this.fua = (this.limits.features & BLK_FEAT_FUA) !== 0;
-    this.#queue = new RequestQueue(this, this, queues, depth);
-    this.#hwQueues = this.#queue.hctxs.map(() =>
-      new NvmeQueue(controller, controller.createQueue(depth + 1))
-    );
+    this.#counts = counts;
+    this.#features = features | (counts.pollQueues > 0 ? BLK_FEAT_POLL : 0);
+    this.#driver = new NvmeDriver(this, controller, counts);
+    bugOn(!this.#probe(), "the controller does not start");
+  }
+
+  /** Starts the controller and takes over what it says of itself; whether it does. */
+  #probe(): boolean {
+    const identity = this.#driver.start();
+    if (identity === null) return false;
+    this.#probing = true;
+    this.#updateInfo(identity);
+    this.#probing = false;
+    return true;
+  }
+
+  /** Kernel: `nvme_update_ns_info_block`. */
+  #updateInfo(identity: NvmeIdentity): void {
+    const { ns, zones } = identity;
+    this.limits = nvmeQueueLimits(identity, this.#features);
+    this.#nrSectors = ns.blocks * (ns.blockSize / SECTOR_SIZE);
+    this.readOnly = (ns.nsattr & NVME_NS_ATTR_RO) !== 0;
+    diskUpdateReadahead(this);
+    if (zones !== null) blkRevalidateDiskZones(this);
+  }
+
+  /** Size in 512-byte sectors. */
+  override get nrSectors(): number {
+    return this.#nrSectors;
   }
 
   /** What it has done, for "Disk stats". */
   get stats(): DiskStats {
-    return this.#queue.stats;
+    return this.queue.stats;
+  }
+
+  /** The block layer's queues: their depth, whether bios merge, freezing. */
+  get queue(): RequestQueue {
+    return this.#driver.queue;
+  }
+
+  /** Whether it has lost its power, or is gone. */
+  get dead(): boolean {
+    return this.#driver.state === "dead";
   }
 
   /** Takes a bio; used by `submitBio` (kernel: `blk_mq_submit_bio`). */
   override submit(bio: Bio): void {
-    blkMqSubmitBio(this.#queue, bio);
+    if (this.#driver.state === "closed") bioEndWith(bio, BLK_STS_OFFLINE);
+    else blkMqSubmitBio(this.queue, bio);
   }
 
-  /** Takes a request; used by the block layer (kernel: `nvme_queue_rq`). */
-  queueRq(rq: Request): number {
-    if (this.#closed) return BLK_STS_OFFLINE;
-    this.#hwQueues[rq.hctx.index]!.submit(rq, this.#blockSize);
-    return BLK_STS_OK;
+  /** Looks for completions of polled bios; used by `bioPoll` (kernel: `blk_mq_poll`). */
+  override poll(cookie: number): number {
+    return blkMqPoll(this.queue, cookie);
+  }
+
+  /** Asks for zones; used by `blkdevReportZones` (kernel: `nvme_ns_report_zones`). */
+  override reportZones(
+    sector: number,
+    nrZones: number,
+    cb: ReportZonesCb,
+  ): MaybePromise<number> {
+    return nvmeReportZones(this, sector, nrZones, cb, (command) => {
+      if (!this.#probing) {
+        return andThen(this.#io(command), ({ status }) => status === 0);
+      }
+      const { zones } = this.controller.namespace;
+      const at = (command.cdw11! * 2 ** 32 + command.cdw10!) *
+        this.limits.logicalBlockSize;
+      return zones!.report(at, 0, true, command.data) === NVME_SC_SUCCESS;
+    });
+  }
+
+  /**
+   * Sends a command of the user's own (kernel: `NVME_IOCTL_IO64_CMD`,
+   * `NVME_IOCTL_ADMIN64_CMD`). It is never sent again.
+   *
+   * @returns How it ended: `NVME_SC_HOST_PATH_ERROR` if it could not be sent,
+   *   `NVME_SC_HOST_ABORTED_CMD` if the device was reset, or gone, before its end.
+   * @throws {FsError} EINVAL for a field that cannot be; EAGAIN if there are too many
+   *   admin commands under way.
+   */
+  passthru(command: NvmePassthru): MaybePromise<NvmeResult> {
+    checkPassthru(command);
+    return command.admin ? this.#adminCommand(command) : this.#io(command);
+  }
+
+  #io(command: NvmePassthru): MaybePromise<NvmeResult> {
+    const op = (command.opcode & 1) !== 0 ? REQ_OP_DRV_OUT : REQ_OP_DRV_IN;
+    const bio = new Bio(this, op);
+    const { data } = command;
+    if (data !== undefined) bio.addData(data, 0, data.length);
+    const result = new PassthruCommand(command);
+    const done = new Completion();
+    bio.private = result;
+    bio.endIo = () => {
+      const unsent = bio.status !== BLK_STS_OK && result.status === 0;
+      if (unsent) result.status = NVME_SC_HOST_PATH_ERROR;
+      done.complete();
+    };
+    if (this.#driver.state === "closed") bioEndWith(bio, BLK_STS_OFFLINE);
+    else blkExecuteRqNowait(this.queue, bio);
+    return andThenWith(done.wait(this.clock), resultOf, result);
+  }
+
+  #adminCommand(command: NvmePassthru): MaybePromise<NvmeResult> {
+    if (this.#driver.state !== "live") {
+      return { status: NVME_SC_HOST_PATH_ERROR, result: 0 };
+    }
+    const { opcode, data } = command;
+    const result = new PassthruCommand(command);
+    const done = new Completion();
+    const memory = data === undefined ? null : memoryOf(data);
+    const sent = this.#driver.admin.submit(command, memory, (ended) => {
+      result.status = ended.status;
+      result.result = ended.result;
+      done.complete();
+    });
+    if (!sent) throw new FsError(EAGAIN, "Cannot send an admin command");
+    const succeeded = done.done && result.status === NVME_SC_SUCCESS;
+    if (succeeded && opcode === NVME_ADMIN_FORMAT_NVM) this.#revalidate();
+    return andThenWith(done.wait(this.clock), resultOf, result);
+  }
+
+  /** The format may be another (kernel: `nvme_passthru_end`). */
+  #revalidate(): void {
+    const identity = this.#driver.identify();
+    if (identity !== null) this.#updateInfo(identity);
+  }
+
+  /**
+   * Resets the controller (kernel: `nvme_reset_ctrl`). Its cache is kept. What is
+   * under way is sent again, or ends with IOERR if it must not be.
+   */
+  reset(): void {
+    this.#driver.reset();
+  }
+
+  /**
+   * The device disappears, as if it were pulled out (kernel: `nvme_remove` of a
+   * device that does not answer). What has completed is as durable as it was.
+   * {@linkcode NvmeDevice.powerOn} brings it back.
+   */
+  disconnect(): void {
+    if (this.#driver.state !== "live") return;
+    this.#cancelCut();
+    this.controller.writeRegister(NVME_REG_CC, 0);
+    this.#gone();
+  }
+
+  /**
+   * The power goes, now: bios under way end with IOERR, and so do all that come, until {@linkcode NvmeDevice.powerOn}. Whoever had
+   * claimed the device has lost it.
+   *
+   * @returns What persisted of what might have: seed, event and bitmap name the state.
+   * @throws {FsError} EINVAL, naming the option that cannot be; ENODEV if the device
+   *   has no power, or is closed.
+   */
+  powerCut(options: CutOptions = {}): CutReport {
+    checkCutOptions(options);
+    this.#checkLive("cut the power");
+    return this.#cut(options);
+  }
+
+  #cut(options: CutOptions): CutReport {
+    this.#cancelCut();
+    const report = this.controller.powerCut(options);
+    this.#powered = false;
+    this.#gone();
+    return report;
+  }
+
+  /**
+   * Lets the power go when the n-th write command from now on is fetched, before it
+   * is carried out: Write, Write Zeroes, Zone Append or Copy. A later call, and any
+   * other loss of the device, takes its place.
+   *
+   * @param n 1 or more.
+   * @returns What persisted, once that has happened; it may never.
+   * @throws {FsError} As {@linkcode NvmeDevice.powerCut}.
+   */
+  powerCutAfterWrites(n: number, options: CutOptions = {}): Promise<CutReport> {
+    if (!(Number.isSafeInteger(n) && n >= 1)) {
+      throw new FsError(EINVAL, `Cannot cut the power after ${show(n)} writes`);
+    }
+    checkCutOptions(options);
+    this.#checkLive("cut the power");
+    this.#cancelCut();
+    return new Promise((resolve) => {
+      this.controller.afterWrites(n, () => resolve(this.#cut(options)));
+    });
+  }
+
+  /**
+   * Lets the power go at a time. A later call, and any other loss of the device, takes
+   * its place.
+   *
+   * @param time By the device's clock, nanoseconds; one that has passed means now.
+   * @returns What persisted, once that has happened; it may never.
+   * @throws {FsError} As {@linkcode NvmeDevice.powerCut}.
+   */
+  powerCutAt(time: number, options: CutOptions = {}): Promise<CutReport> {
+    checkCutOptions(options);
+    this.#checkLive("cut the power");
+    this.#cancelCut();
+    const { promise, resolve } = Promise.withResolvers<CutReport>();
+    this.#cutEvent = this.clock.at(time, () => {
+      this.#cutEvent = 0;
+      resolve(this.#cut(options));
+    }, undefined);
+    return promise;
+  }
+
+  /** Takes back what {@linkcode powerCutAt} or {@linkcode powerCutAfterWrites} began. */
+  #cancelCut(): void {
+    this.controller.afterWrites(0, () => {});
+    this.clock.cancel(this.#cutEvent);
+    this.#cutEvent = 0;
+  }
+
+  /**
+   * What a loss of power now would have to decide upon: writes that are not durable,
+   * in the fragments that persist or not. `cutStates` makes bitmaps of them.
+   *
+   * @param tear How large writes tear; `"lba"` if absent.
+   * @throws {FsError} ENODEV if the device has no power, or is closed.
+   */
+  undecided(tear: TearMode = "lba"): readonly CutFragment[] {
+    this.#checkLive("look at what is not durable");
+    const { store } = this.controller.namespace;
+    return store.undecided(this.controller.inFlight(), tear);
+  }
+
+  /**
+   * The device as a loss of power now would leave it, on the same clock and on media
+   * of its own; this one goes on. Faults of the media go along, rules do not.
+   *
+   * @returns The device, with the power on again, and what persisted.
+   * @throws {FsError} EINVAL, naming the option that cannot be; ENODEV if the device
+   *   has no power, or is closed; EOPNOTSUPP if the media cannot be forked.
+   */
+  fork(options: CutOptions = {}): { device: NvmeDevice; report: CutReport } {
+    checkCutOptions(options);
+    this.#checkLive("fork the device");
+    const forked = this.controller.fork(options);
+    if (forked === null) {
+      throw new FsError(
+        EOPNOTSUPP,
+        "Cannot fork the device, its media has no fork",
+      );
+    }
+    const { controller, report } = forked;
+    const features = this.#features;
+    const device = new NvmeDevice(
+      this.clock,
+      controller,
+      this.#counts,
+      features,
+    );
+    return { device, report };
+  }
+
+  /** What is wrong with the device; add to it what is to go wrong. */
+  get faults(): FaultPlan {
+    return this.controller.namespace.faults;
+  }
+
+  #checkLive(what: string): void {
+    const { state } = this.#driver;
+    if (state === "live") return;
+    const why = state === "dead" ? "it is gone" : "it is closed";
+    throw new FsError(ENODEV, `Cannot ${what}, ${why}`);
+  }
+
+  /** The device is not there any more: who has it, and all bios, are told. */
+  #gone(): void {
+    const { holder } = this;
+    this.holder = null;
+    holder?.markDead();
+    this.#driver.stop("dead");
+  }
+
+  /**
+   * The power is there again: the controller starts, and the block device is as
+   * after a probe (kernel: `nvme_probe`). Does nothing unless the device is dead.
+   */
+  powerOn(): void {
+    if (!this.dead) return;
+    if (!this.#powered) this.controller.powerOn();
+    this.#powered = true;
+    bugOn(!this.#probe(), "the controller does not start");
   }
 
   /**
@@ -285,10 +419,16 @@ export class NvmeDevice extends BlockDevice implements BlkMqOps {
    * Closing again does nothing.
    */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.controller.shutdown();
-    for (const queue of this.#hwQueues) queue.failAll();
+    const { state } = this.#driver;
+    if (state === "closed") return;
+    this.#cancelCut();
+    if (state === "live") {
+      const cc = NVME_CC_ENABLE | NVME_CC_IOSQES | NVME_CC_IOCQES;
+      this.controller.writeRegister(NVME_REG_CC, cc | NVME_CC_SHN_NORMAL);
+    }
+    this.controller.media.close();
+    this.#driver.stop("closed");
+    blkMqDestroyQueue(this.queue);
   }
 
   /** Closes it at the end of a `using` block. */
@@ -297,41 +437,9 @@ export class NvmeDevice extends BlockDevice implements BlkMqOps {
   }
 }
 
-/** Asks a controller to describe itself or its namespace. */
-function identify(controller: NvmeController, cns: number): Uint8Array {
-  const data = new Uint8Array(NVME_IDENTIFY_DATA_SIZE);
-  const pair = controller.adminQueue;
-  const vecs = [{ data, offset: 0, len: data.length }];
-  pair.memory[cns] = { vecs, vecIndex: 0, vecDone: 0 };
-  // Entry and command identifier `cns`: each is asked for once, in order.
-  const at = cns * SQE_WORDS;
-  pair.sq[at] = NVME_ADMIN_IDENTIFY | (cns << 16);
-  pair.sq[at + 1] = NVME_NSID;
-  pair.sq[at + 10] = cns;
-  controller.ringSq(0, cns + 1);
-  return data;
-}
-
-/** Queue limits of a namespace (kernel: `nvme_set_ctrl_limits`, `nvme_update_disk_info`). */
-function deviceLimits(
-  ctrl: ControllerIdentity,
-  ns: NamespaceIdentity,
-): QueueLimits {
-  const mdts = ctrl.mdts === 0 ? Infinity : 2 ** ctrl.mdts * 4096 / SECTOR_SIZE;
-  const perBlock = ns.blockSize / SECTOR_SIZE;
-  const limits = blkValidateLimits({
-    features: BLK_FEAT_NOWAIT |
-      (ctrl.vwc ? BLK_FEAT_WRITE_CACHE | BLK_FEAT_FUA : 0),
-    logicalBlockSize: ns.blockSize,
-    physicalBlockSize: ns.writeUnit,
-    maxHwSectors: Math.min(mdts, MAX_SECTORS, MAX_BLOCKS * perBlock),
-    maxSegments: MAX_SEGMENTS,
-    virtBoundaryMask: 4095,
-    dmaAlignment: 3,
-    maxWriteZeroesSectors: ctrl.writeZeroes ? MAX_BLOCKS * perBlock : 0,
-  });
-  if (limits instanceof BadLimit) {
-    throw new Error(`BUG: limit ${limits.field} of ${limits.value}`);
-  }
-  return limits;
+function resultOf(
+  _done: void,
+  { status, result }: PassthruCommand,
+): NvmeResult {
+  return { status, result };
 }

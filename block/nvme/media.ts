@@ -7,6 +7,13 @@
  */
 
 import {
+  bitmapClear,
+  bitmapSet,
+  bitmapWords,
+  clearBit,
+  findNextBit,
+} from "../../lib/bitmap.ts";
+import {
   EINVAL,
   EIO,
   ENOENT,
@@ -38,21 +45,65 @@ export interface Media {
    * @returns 0 or -EIO.
    */
   zero(at: number, len: number): number;
+  /**
+   * What it holds now, as media of its own: writes to either are not seen in the other.
+   * Media that cannot be forked has no such method.
+   */
+  fork?(): Media;
   /** Gives up what it holds of the host. Nothing else is called afterwards. */
   close(): void;
 }
 
-/** Bytes that are allocated together. */
-const CHUNK = 2 * 2 ** 20;
+/** Bytes that are allocated, and copied for a fork, together. */
+const CHUNK = 65536;
 /** Chunks of one table. */
 const TABLE = 1024;
+
+/** Whose memory may be changed: media that was forked, and the fork, own nothing at first. */
+class Owner {}
+
+/** Bytes of the media. */
+class Chunk {
+  readonly owner: Owner;
+  readonly data: Uint8Array;
+
+  constructor(owner: Owner, data: Uint8Array) {
+    this.owner = owner;
+    this.data = data;
+  }
+}
+
+/** Chunks that lie together. */
+class Table {
+  readonly owner: Owner;
+  // Dense: an array with holes is slow to look up.
+  readonly chunks: (Chunk | null)[];
+
+  constructor(owner: Owner, chunks: (Chunk | null)[]) {
+    this.owner = owner;
+    this.chunks = chunks;
+  }
+}
+
+/** In front of other media: zeroes that hide what that has. */
+const HOLE = new Chunk(new Owner(), new Uint8Array(0));
+
+/** What media in memory reads that holds only what differs from other media. */
+interface Below {
+  /** As {@linkcode Media.read}. */
+  read(at: number, data: Uint8Array, offset: number, len: number): number;
+  /** Somebody else reads it from now on, or does no more. */
+  forked(top: MemoryMedia, on: boolean): void;
+}
 
 /** Storage in memory, gone with the process. */
 export class MemoryMedia implements Media {
   /** Bytes. */
   readonly size: number;
   // Two levels: a large device that is hardly written must cost next to nothing.
-  readonly #tables: (Uint8Array | undefined)[][];
+  #tables: (Table | null)[];
+  #owner = new Owner();
+  #below: Below | null = null;
 
   /**
    * Storage of zeroes.
@@ -63,19 +114,24 @@ export class MemoryMedia implements Media {
   constructor(size: number) {
     checkSize(size);
     this.size = size;
-    this.#tables = Array.from(
-      { length: Math.ceil(size / (CHUNK * TABLE)) },
-      () => [],
-    );
+    this.#tables = new Array(Math.ceil(size / (CHUNK * TABLE))).fill(null);
   }
 
-  /** Bytes allocated. */
+  /** Memory in front of other media; used by that for its forks. */
+  static over(below: Below, size: number): MemoryMedia {
+    const media = new MemoryMedia(size);
+    media.#below = below;
+    below.forked(media, true);
+    return media;
+  }
+
+  /** Bytes allocated, those included that forks share. */
   get allocated(): number {
-    let chunks = 0;
+    let bytes = 0;
     for (const table of this.#tables) {
-      for (const chunk of table) if (chunk !== undefined) chunks++;
+      for (const chunk of table?.chunks ?? []) bytes += chunk?.data.length ?? 0;
     }
-    return chunks * CHUNK;
+    return bytes;
   }
 
   read(at: number, data: Uint8Array, offset: number, len: number): number {
@@ -83,12 +139,14 @@ export class MemoryMedia implements Media {
     let to = offset;
     const end = at + len;
     while (pos < end) {
-      const index = Math.floor(pos / CHUNK);
       const from = pos & (CHUNK - 1);
       const n = Math.min(end - pos, CHUNK - from);
-      const chunk = this.#tables[Math.floor(index / TABLE)]![index % TABLE];
-      if (chunk === undefined) data.fill(0, to, to + n);
-      else data.set(chunk.subarray(from, from + n), to);
+      const chunk = this.#find(Math.floor(pos / CHUNK));
+      if (chunk !== null && chunk !== HOLE) {
+        data.set(chunk.data.subarray(from, from + n), to);
+      } else if (chunk === HOLE || this.#below === null) {
+        data.fill(0, to, to + n);
+      } else if (this.#below.read(pos, data, to, n) !== 0) return -EIO;
       pos += n;
       to += n;
     }
@@ -102,10 +160,9 @@ export class MemoryMedia implements Media {
     while (pos < end) {
       const to = pos & (CHUNK - 1);
       const n = Math.min(end - pos, CHUNK - to);
-      this.#chunk(Math.floor(pos / CHUNK)).set(
-        data.subarray(from, from + n),
-        to,
-      );
+      const chunk = this.#own(Math.floor(pos / CHUNK), n < CHUNK);
+      if (chunk === null) return -EIO;
+      chunk.data.set(data.subarray(from, from + n), to);
       pos += n;
       from += n;
     }
@@ -116,25 +173,87 @@ export class MemoryMedia implements Media {
     const end = at + len;
     for (let pos = at; pos < end;) {
       const from = pos & (CHUNK - 1);
-      const n = Math.min(end - pos, CHUNK - from);
       const index = Math.floor(pos / CHUNK);
       const table = this.#tables[Math.floor(index / TABLE)]!;
-      if (n === CHUNK) table[index % TABLE] = undefined;
-      else table[index % TABLE]?.fill(0, from, from + n);
+      if (table === null && this.#below === null) {
+        // Nothing of the whole table has ever been written.
+        pos = (Math.floor(index / TABLE) + 1) * TABLE * CHUNK;
+        continue;
+      }
+      const n = Math.min(end - pos, CHUNK - from);
+      if (this.#zeroChunk(index, from, n) !== 0) return -EIO;
       pos += n;
     }
     return 0;
   }
 
-  close(): void {
-    this.#tables.fill([]);
+  fork(): MemoryMedia {
+    const copy = new MemoryMedia(this.size);
+    copy.#tables = this.#tables.slice();
+    copy.#below = this.#below;
+    copy.#below?.forked(copy, true);
+    this.#owner = new Owner();
+    return copy;
   }
 
-  #chunk(index: number): Uint8Array {
+  /** Copies a range from below to here, which is about to change there. */
+  preserve(at: number, len: number): void {
+    const last = Math.floor((at + len - 1) / CHUNK);
+    for (let i = Math.floor(at / CHUNK); i <= last; i++) {
+      if (this.#find(i) === null) this.#own(i, true);
+    }
+  }
+
+  close(): void {
+    this.#below?.forked(this, false);
+    this.#tables.fill(null);
+  }
+
+  #find(index: number): Chunk | null {
     const table = this.#tables[Math.floor(index / TABLE)]!;
-    // Tables are dense: an array with holes is slow to look up.
-    while (table.length <= index % TABLE) table.push(undefined);
-    return table[index % TABLE] ??= new Uint8Array(CHUNK);
+    return table === null ? null : table.chunks[index % TABLE] ?? null;
+  }
+
+  /** A chunk that may be changed; null if it cannot be read from below.
+   * @param isPart Whether some of what it holds stays. */
+  #own(index: number, isPart: boolean): Chunk | null {
+    const chunks = this.#ownTable(Math.floor(index / TABLE));
+    const slot = index % TABLE;
+    const old = chunks[slot] ?? null;
+    if (old !== null && old.owner === this.#owner) return old;
+    const chunk = new Chunk(this.#owner, new Uint8Array(CHUNK));
+    if (isPart && old !== null) chunk.data.set(old.data);
+    else if (isPart && this.#below !== null) {
+      const at = index * CHUNK;
+      const n = Math.min(CHUNK, this.size - at);
+      if (this.#below.read(at, chunk.data, 0, n) !== 0) return null;
+    }
+    while (chunks.length <= slot) chunks.push(null);
+    chunks[slot] = chunk;
+    return chunk;
+  }
+
+  #ownTable(index: number): (Chunk | null)[] {
+    const table = this.#tables[index]!;
+    if (table !== null && table.owner === this.#owner) return table.chunks;
+    const own = new Table(this.#owner, table?.chunks.slice() ?? []);
+    this.#tables[index] = own;
+    return own.chunks;
+  }
+
+  #zeroChunk(index: number, from: number, n: number): number {
+    const old = this.#find(index);
+    if (old === HOLE || (old === null && this.#below === null)) return 0;
+    const isWhole = n === CHUNK || index * CHUNK + n === this.size;
+    if (isWhole && from === 0) {
+      const chunks = this.#ownTable(Math.floor(index / TABLE));
+      while (chunks.length <= index % TABLE) chunks.push(null);
+      chunks[index % TABLE] = this.#below === null ? null : HOLE;
+      return 0;
+    }
+    const chunk = this.#own(index, true);
+    chunk?.data.fill(0, from, from + n);
+    return chunk === null ? -EIO : 0;
   }
 }
 
@@ -146,16 +265,30 @@ export interface FileMediaOptions {
   create?: boolean;
 }
 
-/** Storage in a file of the host: a raw image, as a loop device would use it. */
+/**
+ * Storage in a file of the host: a raw image, as a loop device would use it.
+ *
+ * The file stays sparse where zeroes are written over zeroes, and where the end of
+ * it is zeroed. Deno cannot punch holes: elsewhere zeroes take the room that the
+ * data had.
+ */
 export class FileMedia implements Media {
   /** Bytes. */
   readonly size: number;
   readonly #file: Deno.FsFile;
-  readonly #zeroes = new Uint8Array(65536);
+  readonly #buffer = new Uint8Array(CHUNK);
+  readonly #zeroes = new Uint8Array(CHUNK);
+  /** Chunks that may hold something else than zeroes, a bit each. */
+  readonly #touched: Uint32Array;
+  /** Forks that read from here what they do not have. */
+  readonly #forks = new Set<MemoryMedia>();
 
-  private constructor(file: Deno.FsFile, size: number) {
+  private constructor(file: Deno.FsFile, size: number, isNew: boolean) {
     this.#file = file;
     this.size = size;
+    const chunks = Math.ceil(size / CHUNK);
+    this.#touched = new Uint32Array(bitmapWords(chunks));
+    if (!isNew) bitmapSet(this.#touched, 0, chunks);
   }
 
   /**
@@ -175,7 +308,7 @@ export class FileMedia implements Media {
     const { size, create = true } = options;
     const [file, made] = openImage(path, create && size !== undefined);
     try {
-      return new FileMedia(file, sizeImage(file, path, size));
+      return new FileMedia(file, sizeImage(file, path, size), made);
     } catch (e) {
       file.close();
       if (made) Deno.removeSync(path);
@@ -200,6 +333,57 @@ export class FileMedia implements Media {
   }
 
   write(at: number, data: Uint8Array, offset: number, len: number): number {
+    this.#preserve(at, len);
+    const first = Math.floor(at / CHUNK);
+    const count = Math.floor((at + len - 1) / CHUNK) - first + 1;
+    bitmapSet(this.#touched, first, count);
+    return this.#write(at, data, offset, len);
+  }
+
+  zero(at: number, len: number): number {
+    this.#preserve(at, len);
+    const end = at + len;
+    if (end === this.size) return this.#zeroEnd(at);
+    const chunks = Math.ceil(this.size / CHUNK);
+    for (let pos = at; pos < end;) {
+      const index = findNextBit(
+        this.#touched,
+        chunks,
+        Math.floor(pos / CHUNK),
+      );
+      pos = Math.max(pos, index * CHUNK);
+      if (pos >= end) break;
+      const stop = Math.min(end, (index + 1) * CHUNK);
+      if (this.#zeroPart(pos, stop - pos) !== 0) return -EIO;
+      if (stop - pos === CHUNK) clearBit(this.#touched, index);
+      pos = stop;
+    }
+    return 0;
+  }
+
+  /**
+   * What it holds now, with changes in memory. It reads from this image, which has
+   * to stay open until the fork is closed, and must not be changed by others.
+   */
+  fork(): MemoryMedia {
+    return MemoryMedia.over(this, this.size);
+  }
+
+  /** Notes who reads from here; used by forks. */
+  forked(top: MemoryMedia, on: boolean): void {
+    if (on) this.#forks.add(top);
+    else this.#forks.delete(top);
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  #preserve(at: number, len: number): void {
+    for (const top of this.#forks) top.preserve(at, len);
+  }
+
+  #write(at: number, data: Uint8Array, offset: number, len: number): number {
     try {
       this.#file.seekSync(at, Deno.SeekMode.Start);
       for (let done = 0; done < len;) {
@@ -213,16 +397,25 @@ export class FileMedia implements Media {
     }
   }
 
-  zero(at: number, len: number): number {
-    for (let done = 0; done < len; done += this.#zeroes.length) {
-      const n = Math.min(this.#zeroes.length, len - done);
-      if (this.write(at + done, this.#zeroes, 0, n) !== 0) return -EIO;
+  /** Zeroes all behind an offset: what is cut off and added again is a hole. */
+  #zeroEnd(at: number): number {
+    try {
+      this.#file.truncateSync(at);
+      this.#file.truncateSync(this.size);
+      const first = Math.ceil(at / CHUNK);
+      bitmapClear(this.#touched, first, Math.ceil(this.size / CHUNK) - first);
+      return 0;
+    } catch {
+      return -EIO;
     }
-    return 0;
   }
 
-  close(): void {
-    this.#file.close();
+  /** Zeroes a part of a chunk, unless it is zeroes already: a hole stays one. */
+  #zeroPart(at: number, len: number): number {
+    if (this.read(at, this.#buffer, 0, len) !== 0) return -EIO;
+    let i = 0;
+    while (i < len && this.#buffer[i] === 0) i++;
+    return i === len ? 0 : this.#write(at, this.#zeroes, 0, len);
   }
 }
 

@@ -9,6 +9,7 @@
 
 import type { Bio } from "../../block/bio.ts";
 import { blkStatusToErrno } from "../../block/blk-types.ts";
+import { EIO } from "../../lib/errno.ts";
 import type { MaybePromise } from "../../lib/maybe-promise.ts";
 import type {
   AddressSpace,
@@ -80,8 +81,9 @@ function mapBlocks(
   pos: number,
   len: number,
 ): number {
-  if (imapValid(wpc, pos)) return 0;
   const ip = wpc.inode as XfsInode;
+  if (ip.mount.dead) return -EIO;
+  if (imapValid(wpc, pos)) return 0;
   const off = bToFsbt(ip.mount, pos);
   ilockShared(ip);
   const found = ip.df.lookup(off, cur, imap);

@@ -19,7 +19,7 @@ import {
 } from "../../block/blk-types.ts";
 import type { BlockDevice } from "../../block/blkdev.ts";
 import { crc32c } from "../../lib/crc32c.ts";
-import { EFSCORRUPTED, ENOSPC } from "../../lib/errno.ts";
+import { EFSCORRUPTED, EIO, ENOSPC } from "../../lib/errno.ts";
 import { Mutex } from "../../lib/locks.ts";
 import { andThen, type MaybePromise, repeat } from "../../lib/maybe-promise.ts";
 import { Completion } from "../../lib/wait.ts";
@@ -53,6 +53,8 @@ export class BufCache {
   /** One flush at a time: the next must not forget what is still being written. */
   readonly #flushing = new Mutex("buffer flush");
   readonly #afterFlush: (() => void)[] = [];
+  /** The device has gone: every read and write is -EIO. */
+  dead = false;
   /** Reads that go on: what they bring must not be older than what was forgotten. */
   #reads = 0;
 
@@ -82,6 +84,7 @@ export class BufCache {
     let first = 0;
     while (first < count && this.#blocks.has(fsbno + first)) first++;
     if (first === count) return use();
+    if (this.dead) return -EIO;
     const bio = new Bio(this.#bdev, REQ_OP_READ | REQ_META | REQ_SYNC);
     const bytes = this.#blockSize;
     const data = new Uint8Array(count * bytes);
@@ -146,6 +149,7 @@ export class BufCache {
   }
 
   #flushLocked(): MaybePromise<number> {
+    if (this.dead) return -EIO;
     const blocks = [...this.#dirty].sort((a, b) => a - b);
     this.#dirty.clear();
     const writes = this.#writes(blocks);

@@ -7,10 +7,11 @@
  * @module
  */
 
-import { blkdevIssueFlush } from "../../block/blkdev.ts";
+import { blkdevIssueFlush } from "../../block/blk-lib.ts";
 import {
   EAGAIN,
   EINVAL,
+  EIO,
   ENOSPC,
   ENOTBLK,
   EOPNOTSUPP,
@@ -423,6 +424,7 @@ function fsync(
   const written = fileWriteAndWaitRange(ip.mapping, file, start, end);
   return andThen(written, (error) => {
     if (error < 0) return error;
+    if (ip.mount.dead) return -EIO;
     // What a truncation exposed is safe: nothing is left for a close to do.
     ip.truncated = false;
     // A datasync leaves timestamps alone.

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { EAGAIN, EFSCORRUPTED, ENOSPC } from "../../lib/errno.ts";
+import { EAGAIN, EFSCORRUPTED, EIO, ENOSPC } from "../../lib/errno.ts";
 import { andThen, type MaybePromise } from "../../lib/maybe-promise.ts";
 import { truncatePagecacheRange } from "../../mm/truncate.ts";
 import {
@@ -127,6 +127,7 @@ function xfsReadIomapBegin(
   iomap: Iomap,
 ): number {
   const ip = inode as XfsInode;
+  if (ip.mount.dead) return -EIO;
   const off = bToFsbt(ip.mount, pos);
   ilockShared(ip);
   bmapiRead(ip.df, off, endFsb(ip.mount, pos, length) - off, imap);
@@ -155,6 +156,7 @@ function xfsBufferedWriteIomapBegin(
 ): MaybePromise<number> {
   const ip = inode as XfsInode;
   const { mount } = ip;
+  if (mount.dead) return -EIO;
   const off = bToFsbt(mount, pos);
   ilockExcl(ip);
   const eof = !ip.df.lookup(off, cur, imap);
@@ -381,6 +383,7 @@ function xfsDirectWriteIomapBegin(
 ): MaybePromise<number> {
   const ip = inode as XfsInode;
   const { mount } = ip;
+  if (mount.dead) return -EIO;
   const off = bToFsbt(mount, pos);
   const end = endFsb(mount, pos, length);
   // Beyond the end of the file completion has a size to commit.

@@ -124,12 +124,14 @@ export async function mkfsXfs(
   const call = deviceCall("mkfs", "make a file system on", device);
   checkOptions(call, options, OPTIONS);
   const geo = geometry(call, device, options);
-  if (!claimDevice(device)) throw failure(call, EBUSY, "it is in use");
+  // What is being made needs not be told: its I/O fails.
+  const claim = { markDead() {} };
+  if (!claimDevice(device, claim)) throw failure(call, EBUSY, "it is in use");
   try {
     const error = await make(device, geo, options.label ?? "");
     if (error < 0) throw failure(call, error, "it cannot be written");
   } finally {
-    releaseDevice(device);
+    releaseDevice(device, claim);
   }
 }
 

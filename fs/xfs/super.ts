@@ -18,8 +18,9 @@ import {
   REQ_PREFLUSH,
   REQ_SYNC,
 } from "../../block/blk-types.ts";
-import { blkdevIssueFlush, type BlockDevice } from "../../block/blkdev.ts";
-import { EFSCORRUPTED, EINVAL, errnoName } from "../../lib/errno.ts";
+import { blkdevIssueFlush } from "../../block/blk-lib.ts";
+import type { BlockDevice } from "../../block/blkdev.ts";
+import { EFSCORRUPTED, EINVAL, EIO, errnoName } from "../../lib/errno.ts";
 import { andThen, type MaybePromise, repeat } from "../../lib/maybe-promise.ts";
 import type { Mm } from "../../mm/mm.ts";
 import type {
@@ -183,6 +184,7 @@ function mountRoot(mp: XfsMount): MaybePromise<SuperBlock | MountError> {
  * @returns 0 or a negative errno.
  */
 function writeSuper(mp: XfsMount, clean: boolean): MaybePromise<number> {
+  if (mp.dead) return -EIO;
   const { geo } = mp;
   const opf = REQ_OP_WRITE | REQ_META | REQ_SYNC | REQ_PREFLUSH | REQ_FUA;
   const bio = new Bio(mp.bdev, opf);
@@ -221,6 +223,7 @@ function syncFs(sb: SuperBlock): MaybePromise<number> {
   const flushed = andThen(encoded, () => mp.bufs.flush());
   return andThen(flushed, (error) => {
     first ||= error;
+    if (mp.dead) return first || -EIO;
     return andThen(blkdevIssueFlush(mp.bdev), (failed) => {
       first ||= failed;
       if (first === 0) clearBusy(mp);
@@ -274,6 +277,9 @@ export const xfsSuperOperations: SuperOperations = {
   putSuper: (sb) => {
     const mp = sb as XfsMount;
     return mp.evictError < 0 ? mp.evictError : unmountFs(mp);
+  },
+  shutdown: (sb) => {
+    (sb as XfsMount).bufs.dead = true;
   },
   statfs,
 };

@@ -14,14 +14,20 @@ import {
   BLK_STS_OK,
   blkMqEndRequest,
   type BlkMqOps,
+  blkMqPoll,
   blkMqSubmitBio,
   blkValidateLimits,
   BlockDevice,
+  HCTX_TYPE_POLL,
+  type HwQueue,
   type QueueLimits,
   REQ_FUA,
+  REQ_OP_DISCARD,
   REQ_OP_FLUSH,
   REQ_OP_READ,
+  REQ_OP_SECURE_ERASE,
   REQ_OP_WRITE,
+  REQ_OP_WRITE_ZEROES,
   reqOp,
   type Request,
   RequestQueue,
@@ -48,20 +54,31 @@ export interface FakeOptions {
   time?: (rq: Request) => number;
   /** What it ends with. */
   status?: (rq: Request) => number;
+  readQueues?: number;
+  /** Requests on these end when they are polled. */
+  pollQueues?: number;
+  /** What the driver answers; absent: it takes everything. */
+  take?: (rq: Request) => number;
+  /** Absent: the driver knows no timeouts. */
+  timeout?: (rq: Request) => "done" | "reset-timer";
 }
 
-export class FakeDevice extends BlockDevice implements BlkMqOps {
+export class FakeDevice extends BlockDevice {
   override readonly name = "fake0";
   override readonly clock: Clock;
-  override readonly limits: QueueLimits;
+  override limits: QueueLimits;
   override readonly nrSectors: number;
   override readonly dev = { major: 259, minor: 0 };
-  override readonly writeCache: boolean;
-  override readonly fua: boolean;
   readonly queue: RequestQueue;
   /** What reached the driver: operation, sector + sectors, time in us. */
   readonly log: string[] = [];
+  /** Times that the driver was told to begin. */
+  doorbells = 0;
+  /** Times that the driver was asked to look. */
+  polls = 0;
   readonly #options: FakeOptions;
+  /** Polled requests that the device has done. */
+  readonly #done: Request[] = [];
 
   constructor(options: FakeOptions = {}, clock: Clock = new VirtualClock()) {
     super();
@@ -77,30 +94,70 @@ export class FakeDevice extends BlockDevice implements BlkMqOps {
       dmaAlignment: 3,
       ...options.limits,
     });
-    this.writeCache = cache !== 0;
-    this.fua = fua !== 0;
     this.nrSectors = options.nrSectors ?? 2 ** 21;
-    const { queues = 1, depth = 1024 } = options;
-    this.queue = new RequestQueue(this, this, queues, depth);
+    const { queues = 1, depth = 1024, readQueues = 0, pollQueues = 0 } =
+      options;
+    const { timeout } = options;
+    const ops: BlkMqOps = {
+      queueRq: (rq, last) => this.#queueRq(rq, last),
+      commitRqs: () => void this.doorbells++,
+      poll: (hctx) => this.#reap(hctx),
+      ...(timeout && { timeout }),
+    };
+    this.queue = new RequestQueue(this, ops, {
+      queues,
+      depth,
+      readQueues,
+      pollQueues,
+    });
   }
 
   override submit(bio: Bio): void {
     blkMqSubmitBio(this.queue, bio);
   }
 
-  queueRq(rq: Request): number {
+  override poll(cookie: number): number {
+    return blkMqPoll(this.queue, cookie);
+  }
+
+  #queueRq(rq: Request, last: boolean): number {
+    const status = this.#options.take?.(rq) ?? BLK_STS_OK;
+    if (status !== BLK_STS_OK) return status;
+    if (last) this.doorbells++;
     const name = OPS.get(reqOp(rq.opf)) ?? `op${reqOp(rq.opf)}`;
     const flags = (rq.opf & REQ_FUA) !== 0 ? "+FUA" : "";
     const range = rq.bio === null ? "" : ` ${rq.sector}+${rq.size / 512}`;
     this.log.push(`${name}${flags}${range} @${this.clock.now() / USEC}`);
     const time = (this.#options.time ?? usual)(rq);
-    if (time === 0) this.#end(rq);
-    else {this.clock.at(this.clock.now() + time, (r: Request) =>
-        this.#end(r), rq);}
+    if (time === 0) this.#complete(rq);
+    else if (time < Infinity) {
+      this.clock.at(
+        this.clock.now() + time,
+        (r: Request) => this.#complete(r),
+        rq,
+      );
+    }
     return BLK_STS_OK;
   }
 
-  #end(rq: Request): void {
+  #complete(rq: Request): void {
+    if (rq.hctx.type === HCTX_TYPE_POLL) this.#done.push(rq);
+    else this.end(rq);
+  }
+
+  /** Takes what is done of a polled queue. */
+  #reap(hctx: HwQueue): number {
+    this.polls++;
+    const done = this.#done.filter((rq) => rq.hctx === hctx);
+    for (const rq of done) {
+      this.#done.splice(this.#done.indexOf(rq), 1);
+      this.end(rq);
+    }
+    return done.length;
+  }
+
+  /** Ends a request. */
+  end(rq: Request): void {
     blkMqEndRequest(rq, this.#options.status?.(rq) ?? BLK_STS_OK);
   }
 }
@@ -109,6 +166,9 @@ const OPS = new Map([
   [REQ_OP_READ, "READ"],
   [REQ_OP_WRITE, "WRITE"],
   [REQ_OP_FLUSH, "FLUSH"],
+  [REQ_OP_DISCARD, "DISCARD"],
+  [REQ_OP_SECURE_ERASE, "SECURE_ERASE"],
+  [REQ_OP_WRITE_ZEROES, "WRITE_ZEROES"],
 ]);
 
 function usual(rq: Request): number {

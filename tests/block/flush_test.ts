@@ -30,28 +30,71 @@ function until(device: FakeDevice, us: number): void {
   (clock as VirtualClock).runUntil(() => reached);
 }
 
-/** The request policy: flags, the device, what it sees of a write of 8 sectors. */
-const policy: [number, FakeOptions["cache"], string[]][] = [
-  [0, undefined, ["WRITE 0+8 @0"]],
-  [P, undefined, ["FLUSH @0", "WRITE 0+8 @100"]],
-  [F, undefined, ["WRITE+FUA 0+8 @0"]],
-  [P | F, undefined, ["FLUSH @0", "WRITE+FUA 0+8 @100"]],
-  [P, "no-fua", ["FLUSH @0", "WRITE 0+8 @100"]],
-  [F, "no-fua", ["WRITE 0+8 @0", "FLUSH @10"]],
-  [P | F, "no-fua", ["FLUSH @0", "WRITE 0+8 @100", "FLUSH @110"]],
-  [P | F, "none", ["WRITE 0+8 @0"]],
+/** Sectors, flags, the device, and what it sees: every row of the policy. */
+const policy: [number, number, FakeOptions["cache"], string[]][] = [
+  [0, P, "none", []],
+  [0, P | F, "none", []],
+  [0, P, undefined, ["FLUSH @0"]],
+  [0, P | F, undefined, ["FLUSH @0"]],
+  [0, P, "no-fua", ["FLUSH @0"]],
+  // One FLUSH would do; the policy does not look whether there are data.
+  [0, P | F, "no-fua", ["FLUSH @0", "FLUSH @100"]],
+  [8, 0, undefined, ["WRITE 0+8 @0"]],
+  [8, P, undefined, ["FLUSH @0", "WRITE 0+8 @100"]],
+  [8, P, "no-fua", ["FLUSH @0", "WRITE 0+8 @100"]],
+  [8, P | F, undefined, ["FLUSH @0", "WRITE+FUA 0+8 @100"]],
+  [8, P | F, "no-fua", ["FLUSH @0", "WRITE 0+8 @100", "FLUSH @110"]],
+  [8, P, "none", ["WRITE 0+8 @0"]],
+  [8, F, "none", ["WRITE 0+8 @0"]],
+  [8, P | F, "none", ["WRITE 0+8 @0"]],
 ];
-for (const [flags, cache, log] of policy) {
-  Deno.test(`insertFlush() 66, 67. flags ${flags >> 17} on cache ${cache ?? "with FUA"}: ${log.join(", ")}`, () => {
-    const device = new FakeDevice({ cache: cache! });
-    const ended = submit(makeBio(device, W | flags, 0, 8));
-    settle(device.clock);
-    assertEquals([ended.status, ended.times], [BLK_STS_OK, 1]);
-    assertEquals(device.log, log);
+
+/** What a device sees of one write, which must end well. */
+function seen(
+  sectors: number,
+  flags: number,
+  cache: FakeOptions["cache"],
+): { log: string[]; at: number } {
+  const device = new FakeDevice({ cache: cache! });
+  const ended = submit(makeBio(device, W | flags, 0, sectors));
+  settle(device.clock);
+  assertEquals([ended.status, ended.times], [BLK_STS_OK, 1]);
+  return { log: device.log, at: ended.at };
+}
+
+for (const [sectors, flags, cache, log] of policy) {
+  const what = `${sectors} sectors with flags ${flags / P}`;
+  Deno.test(`insertFlush() makes of ${what} on cache ${cache ?? "with FUA"}: ${log.join(", ")}`, () => {
+    assertEquals(seen(sectors, flags, cache).log, log);
   });
 }
 
-Deno.test("flushCompleteSeq() 68. does not write the data when the flush before it failed", () => {
+Deno.test("insertFlush() has nothing to do for a flush that a cacheless device gets all the same", () => {
+  // As one that was on its way when the cache went.
+  const device = new FakeDevice({ cache: "none" });
+  const bios = [0, 8].map((n) => makeBio(device, W | P | F, 0, n));
+  const ended: number[] = [];
+  for (const bio of bios) {
+    bio.endIo = ({ status }) => ended.push(status);
+    device.submit(bio);
+  }
+  settle(device.clock);
+  assertEquals(ended, [BLK_STS_OK, BLK_STS_OK]);
+  assertEquals(device.log, ["WRITE 0+8 @0"]);
+});
+
+Deno.test("corner case 66: without FUA a FUA write is a write and a FLUSH, and ends with that", () => {
+  assertEquals(seen(8, F, "no-fua"), {
+    log: ["WRITE 0+8 @0", "FLUSH @10"],
+    at: 110,
+  });
+});
+
+Deno.test("corner case 67: with FUA a FUA write is one command, and no FLUSH", () => {
+  assertEquals(seen(8, F, undefined), { log: ["WRITE+FUA 0+8 @0"], at: 10 });
+});
+
+Deno.test("corner case 68: when the flush before it fails the data is not written", () => {
   const device = new FakeDevice({ status: () => BLK_STS_IOERR });
   const ended = submit(makeBio(device, W | P, 0, 8));
   settle(device.clock);
@@ -59,7 +102,7 @@ Deno.test("flushCompleteSeq() 68. does not write the data when the flush before 
   assertEquals(device.log, ["FLUSH @0"]);
 });
 
-Deno.test("flushCompleteSeq() 69. does not flush after data that failed", () => {
+Deno.test("corner case 69: after data that failed there is no flush", () => {
   const device = new FakeDevice({
     cache: "no-fua",
     status: (rq) => rq.bio === null ? BLK_STS_OK : BLK_STS_MEDIUM,
@@ -70,24 +113,25 @@ Deno.test("flushCompleteSeq() 69. does not flush after data that failed", () => 
   assertEquals(device.log, ["WRITE 0+8 @0"]);
 });
 
-Deno.test("FlushQueue.kick() 70, 71. shares one FLUSH, and lets a late fsync wait for the next", () => {
+Deno.test("corner case 70: two FUA writes that end together share one FLUSH", () => {
   const device = new FakeDevice({ cache: "no-fua" });
   const writes = [0, 8].map((s) => submit(makeBio(device, W | F, s, 8)));
+  settle(device.clock);
+  assertEquals(writes.map((e) => e.at), [110, 110]);
+  assertEquals(device.log, ["WRITE 0+8 @0", "WRITE 8+8 @0", "FLUSH @10"]);
+});
+
+Deno.test("corner case 71: an fsync that comes while a FLUSH runs waits for the next", () => {
+  const device = new FakeDevice({ cache: "no-fua" });
+  submit(makeBio(device, W | F, 0, 8));
   until(device, 50);
   const fsync = submit(makeBio(device, W | P, 0, 0));
   settle(device.clock);
-
-  assertEquals(writes.map((e) => e.at), [110, 110]);
   assertEquals(fsync.at, 210);
-  assertEquals(device.log, [
-    "WRITE 0+8 @0",
-    "WRITE 8+8 @0",
-    "FLUSH @10",
-    "FLUSH @110",
-  ]);
+  assertEquals(device.log, ["WRITE 0+8 @0", "FLUSH @10", "FLUSH @110"]);
 });
 
-Deno.test("FlushQueue.kick() 72. needs two FLUSHes at most for 100 empty flushes", () => {
+Deno.test("corner case 72: 100 empty flushes at once are two FLUSHes at most", () => {
   const device = new FakeDevice();
   const all = Array.from(
     { length: 100 },
@@ -98,7 +142,7 @@ Deno.test("FlushQueue.kick() 72. needs two FLUSHes at most for 100 empty flushes
   assertEquals(all.every((e) => e.times === 1 && e.status === 0), true);
 });
 
-Deno.test("FlushQueue.kick() 73. is not held up by a stream of FUA writes for more than 5 s", () => {
+Deno.test("corner case 73: a stream of FUA writes does not hold up a flush for more than 5 s", () => {
   // Each write takes 30 ms and the next begins 10 ms later: there is always one
   // in its data step.
   const device = new FakeDevice({
@@ -119,7 +163,7 @@ Deno.test("FlushQueue.kick() 73. is not held up by a stream of FUA writes for mo
   settle(device.clock);
 });
 
-Deno.test("FlushQueue.flushEnd() 77. fails every waiter of its round, and not the next round's", async () => {
+Deno.test("corner case 77: a failing FLUSH fails every waiter of its round, and not the next round's", async () => {
   let fail = true;
   const device = new FakeDevice({
     status: () => fail ? BLK_STS_IOERR : BLK_STS_OK,

@@ -3,14 +3,18 @@ import {
   Bio,
   bioAdvance,
   bioSplit,
+  BLK_FEAT_ZONED,
   BLK_STS_INVAL,
   BLK_STS_MEDIUM,
   BLK_STS_OK,
   type QueueLimits,
   REQ_NOMERGE,
+  REQ_OP_DISCARD,
   REQ_OP_READ,
+  REQ_OP_SECURE_ERASE,
   REQ_OP_WRITE,
   REQ_OP_WRITE_ZEROES,
+  REQ_OP_ZONE_APPEND,
   submitBio,
 } from "../../block/mod.ts";
 import { Prng } from "../../lib/prng.ts";
@@ -33,47 +37,113 @@ function pieces(
   });
 }
 
-const vectors: [string, Partial<QueueLimits>, Extent, Extent[]][] = [
+type Vector = [
+  string,
+  Partial<QueueLimits>,
+  number,
+  ...[Extent, Extent[]][],
+];
+
+const vectors: Vector[] = [
   [
-    "31. ends on physical blocks",
+    "corner case 31: parts end on physical blocks",
     { maxHwSectors: 255, physicalBlockSize: 4096 },
-    [5, 1000],
-    [[5, 251], [256, 248], [504, 248], [752, 248], [1000, 5]],
+    REQ_OP_WRITE,
+    [[5, 1000], [[5, 251], [256, 248], [504, 248], [752, 248], [1000, 5]]],
   ],
   [
-    "32. does not cross chunks",
+    "corner case 32: parts do not cross chunks",
     { maxHwSectors: 2560, chunkSectors: 256 },
-    [200, 700],
-    [[200, 56], [256, 256], [512, 256], [768, 132]],
+    REQ_OP_WRITE,
+    [[200, 700], [[200, 56], [256, 256], [512, 256], [768, 132]]],
   ],
   [
-    "33. rounds the limit to logical blocks",
+    "corner case 33: the limit is rounded to logical blocks",
     { maxHwSectors: 20, logicalBlockSize: 4096 },
-    [0, 40],
-    [[0, 16], [16, 16], [32, 8]],
+    REQ_OP_WRITE,
+    [[0, 40], [[0, 16], [16, 16], [32, 8]]],
   ],
   [
-    "34. ends on physical blocks where that leaves something",
+    "corner case 34: parts end on physical blocks where that leaves something",
     { maxHwSectors: 10, physicalBlockSize: 8192 },
-    [3, 30],
-    [[3, 10], [13, 3], [16, 10], [26, 6], [32, 1]],
+    REQ_OP_WRITE,
+    [[3, 30], [[3, 10], [13, 3], [16, 10], [26, 6], [32, 1]]],
   ],
   [
-    "35. takes a chunk that is no power of two",
+    "corner case 35: a chunk may be no power of two",
     { maxHwSectors: 2560, chunkSectors: 384, physicalBlockSize: 512 },
-    [1000, 500],
-    [[1000, 152], [1152, 348]],
+    REQ_OP_WRITE,
+    [[1000, 500], [[1000, 152], [1152, 348]]],
+  ],
+  [
+    "corner case 37: parts of a discard begin where its units do",
+    { maxHwDiscardSectors: 1000, discardGranularity: 8192 },
+    REQ_OP_DISCARD,
+    [[10, 5000], [
+      [10, 982],
+      [992, 992],
+      [1984, 992],
+      [2976, 992],
+      [3968, 992],
+      [4960, 50],
+    ]],
+  ],
+  [
+    "corner case 38: units of discards may begin at an offset",
+    {
+      maxHwDiscardSectors: 1000,
+      discardGranularity: 8192,
+      discardAlignment: 2048,
+    },
+    REQ_OP_DISCARD,
+    [[10, 2500], [[10, 986], [996, 992], [1988, 522]]],
+  ],
+  [
+    "bioSplitToLimits() cuts SECURE_ERASE by its own limit, and no discard by chunks",
+    { maxSecureEraseSectors: 100, chunkSectors: 64 },
+    REQ_OP_SECURE_ERASE,
+    [[0, 200], [[0, 100], [100, 100]]],
+  ],
+  [
+    "bioSplitToLimits() cuts WRITE_ZEROES by its own limit",
+    { maxWriteZeroesSectors: 128, maxHwSectors: 8 },
+    REQ_OP_WRITE_ZEROES,
+    [[8, 300], [[8, 128], [136, 128], [264, 44]]],
+  ],
+  [
+    "bioSplitToLimits() cuts WRITE_ZEROES by chunks",
+    { maxWriteZeroesSectors: 1000, chunkSectors: 256 },
+    REQ_OP_WRITE_ZEROES,
+    [[8, 300], [[8, 248], [256, 52]]],
   ],
 ];
 
-for (const [name, lim, [sector, sectors], expected] of vectors) {
-  Deno.test(`bioSplitToLimits() ${name}`, () => {
-    const bio = (d: FakeDevice) => makeBio(d, REQ_OP_WRITE, sector, sectors);
-    assertEquals(pieces(lim, bio), expected);
+for (const [name, lim, opf, ...rows] of vectors) {
+  Deno.test(name, () => {
+    for (const [[sector, sectors], expected] of rows) {
+      assertEquals(
+        pieces(lim, (d) => rangeBio(d, opf, sector, sectors)),
+        expected,
+      );
+    }
   });
 }
 
-Deno.test("bioSplitToLimits() 36. refuses what no piece can be small enough for", () => {
+/** With memory where the operation has data. */
+function rangeBio(
+  device: FakeDevice,
+  opf: number,
+  sector: number,
+  sectors: number,
+): Bio {
+  if (opf === REQ_OP_WRITE) return makeBio(device, opf, sector, sectors);
+  const bio = new Bio(device, opf);
+  bio.sector = sector;
+  bio.size = sectors * 512;
+  return bio;
+}
+
+Deno.test("corner case 36: where no part can be small enough a bio is INVAL", () => {
   const device = new FakeDevice();
   const ended = submit(
     makeBio(
@@ -86,23 +156,6 @@ Deno.test("bioSplitToLimits() 36. refuses what no piece can be small enough for"
     ),
   );
   assertEquals([ended.status, device.log], [BLK_STS_INVAL, []]);
-});
-
-Deno.test("bioSplitToLimits() cuts WRITE_ZEROES by its own limit and by chunks", () => {
-  const bio = (d: FakeDevice) => {
-    const zeroes = new Bio(d, REQ_OP_WRITE_ZEROES);
-    zeroes.sector = 8;
-    zeroes.size = 300 * 512;
-    return zeroes;
-  };
-  assertEquals(
-    pieces({ maxWriteZeroesSectors: 128, maxHwSectors: 8 }, bio),
-    [[8, 128], [136, 128], [264, 44]],
-  );
-  assertEquals(
-    pieces({ maxWriteZeroesSectors: 1000, chunkSectors: 256 }, bio),
-    [[8, 248], [256, 52]],
-  );
 });
 
 Deno.test("bioSplitToLimits() splits where the memory has a gap that the device cannot skip", () => {
@@ -141,7 +194,7 @@ Deno.test("bioSplitToLimits() splits at the most segments, counting large memory
   );
 });
 
-Deno.test("submitBio() 39. issues the parts in order, before what endIo of the first submits", () => {
+Deno.test("corner case 39: parts are issued in order, before any later bio of the task", () => {
   const device = new FakeDevice({
     limits: { maxHwSectors: 8 },
     time: () => 0,
@@ -165,7 +218,7 @@ Deno.test("submitBio() 39. issues the parts in order, before what endIo of the f
   ]);
 });
 
-Deno.test("submitBio() 40. marks the fronts of a split bio with NOMERGE, and not the last part", () => {
+Deno.test("corner case 40: the fronts of a split bio carry NOMERGE, the last part does not", () => {
   const marked: boolean[] = [];
   const device = new FakeDevice({
     limits: { maxHwSectors: 8 },
@@ -190,6 +243,60 @@ Deno.test("submitBio() ends a split bio with the error of whichever part failed"
     assertEquals([ended.status, ended.times], [BLK_STS_MEDIUM, 1]);
     assertEquals(device.log.length, 3);
   }
+});
+
+Deno.test("bioSplitToLimits() cuts writes to zones by what zones are written in", () => {
+  // Pieces of 3 KiB of memory: two would be 6 KiB.
+  const device = new FakeDevice({
+    limits: {
+      features: BLK_FEAT_ZONED,
+      zoneWriteGranularity: 4096,
+      chunkSectors: 1024,
+      maxSegments: 2,
+      physicalBlockSize: 512,
+    },
+  });
+  const sizes = (opf: number) => {
+    const bio = new Bio(device, opf);
+    for (let i = 0; i < 4; i++) bio.addData(new Uint8Array(3072), 0, 3072);
+    device.log.length = 0;
+    submit(bio);
+    settle(device.clock);
+    return device.log.map((line) => line.split(" ")[1]);
+  };
+  assertEquals(sizes(REQ_OP_READ), ["0+12", "12+12"]);
+  assertEquals(sizes(REQ_OP_WRITE), ["0+8", "8+8", "16+8"]);
+});
+
+Deno.test("bioSplitToLimits() does not cut an append", () => {
+  const device = new FakeDevice({
+    limits: {
+      features: BLK_FEAT_ZONED,
+      chunkSectors: 1024,
+      maxHwZoneAppendSectors: 64,
+      maxSegments: 2,
+    },
+  });
+  const bio = new Bio(device, REQ_OP_ZONE_APPEND);
+  for (let i = 0; i < 4; i++) bio.addData(new Uint8Array(4096), 0, 4096);
+  assertEquals([submit(bio).status, device.log], [BLK_STS_INVAL, []]);
+});
+
+Deno.test("bioSplitToLimits() gives the front what it has in common with the rest", () => {
+  const seen: number[][] = [];
+  const device = new FakeDevice({
+    limits: { maxHwSectors: 16, maxSegmentSize: 4096 },
+    status: (rq) => {
+      const { ioprio, writeHint, writeStream, nrSegs } = rq.bio!;
+      seen.push([ioprio, writeHint, writeStream, nrSegs]);
+      return BLK_STS_OK;
+    },
+  });
+  const bio = makeBio(device, REQ_OP_WRITE, 0, 24);
+  Object.assign(bio, { ioprio: 1, writeHint: 2, writeStream: 3 });
+  submit(bio);
+  settle(device.clock);
+  assertEquals(seen, [[1, 2, 3, 2], [1, 2, 3, 1]]);
 });
 
 Deno.test("bioSplit() and bioAdvance() keep every byte in its place", () => {

@@ -38,8 +38,8 @@ import {
   blkdevIssueZeroout,
   blkStatusToErrno,
   blkValidateLimits,
-  REQ_OP_DISCARD,
   REQ_OP_READ,
+  REQ_OP_SECURE_ERASE,
   REQ_OP_WRITE,
   REQ_OP_WRITE_ZEROES,
   submitBioWait,
@@ -917,9 +917,9 @@ Deno.test("submitBio() answers IOERR for what is no range of the device", async 
       const { read, write } = device.stats;
       assertEquals([read.ios, write.ios, device.stats.inFlight], [0, 0, 0]);
     }
-    const discard = bio(device, REQ_OP_DISCARD, 0, 0);
-    await submitBioWait(discard);
-    assertEquals(discard.status, BLK_STS_NOTSUPP);
+    const erase = bio(device, REQ_OP_SECURE_ERASE, 0, 0);
+    await submitBioWait(erase);
+    assertEquals(erase.status, BLK_STS_NOTSUPP);
     const good = bio(device, REQ_OP_WRITE, 2047, 512);
     assertEquals(await submitBioWait(good), blkStatusToErrno(BLK_STS_OK));
     device.close();

@@ -54,8 +54,6 @@ export class NullDevice extends BlockDevice {
   } as QueueLimits;
   override readonly nrSectors = 2048;
   override readonly dev = { major: 259, minor: 0 };
-  override readonly writeCache = false;
-  override readonly fua = false;
 
   constructor(clock: Clock) {
     super();

@@ -423,8 +423,7 @@ for (const c of FUA_CASES) {
       size: 8192,
       rows: [[0, 8192, c.type ?? IOMAP_MAPPED]],
     });
-    t.dev.writeCache = c.cache;
-    t.dev.fua = c.fua;
+    t.dev.setCache(c.cache, c.fua);
     t.tweak = (iomap) => {
       iomap.flags |= c.map ?? 0;
     };
@@ -449,7 +448,7 @@ test("iomapDioRw() 115: one piece without FUA makes the whole flush", async () =
       [8192, 4096, IOMAP_MAPPED],
     ],
   });
-  t.dev.writeCache = t.dev.fua = true;
+  t.dev.setCache(true, true);
   let synced = 0;
   t.inode.fop.fsync = () => {
     synced++;

@@ -6,7 +6,12 @@ import { assertEquals } from "@std/assert";
 import { type Bio, bioEndIo } from "../../block/bio.ts";
 import { blkValidateLimits } from "../../block/blk-settings.ts";
 import { blkStatusToErrno, reqOp, SECTOR_SIZE } from "../../block/blk-types.ts";
-import { BlockDevice, type QueueLimits } from "../../block/blkdev.ts";
+import {
+  BLK_FEAT_FUA,
+  BLK_FEAT_WRITE_CACHE,
+  BlockDevice,
+  type QueueLimits,
+} from "../../block/blkdev.ts";
 import { File, Inode, S_IFREG, SuperBlock } from "../../fs/fs.ts";
 import { IOCB_WRITE, Kiocb } from "../../fs/kiocb.ts";
 import {
@@ -68,13 +73,11 @@ export interface Seen {
 export class TestDevice extends BlockDevice {
   readonly name = "test0";
   readonly dev = { major: 7, minor: 0 };
-  readonly limits: QueueLimits;
+  limits: QueueLimits;
   readonly nrSectors: number;
   readonly data: Uint8Array;
   readonly seen: Seen[] = [];
   latency = 1000;
-  writeCache = false;
-  fua = false;
   /** Status for a bio, 0 for success. */
   fault: (bio: Bio) => number = () => 0;
 
@@ -86,6 +89,13 @@ export class TestDevice extends BlockDevice {
       logicalBlockSize: 512,
       physicalBlockSize: 4096,
     }) as QueueLimits;
+  }
+
+  /** Gives it a volatile cache, and FUA. */
+  setCache(cache: boolean, fua: boolean): void {
+    const features = (cache ? BLK_FEAT_WRITE_CACHE : 0) |
+      (fua ? BLK_FEAT_FUA : 0);
+    this.limits = { ...this.limits, features };
   }
 
   submit(bio: Bio): void {

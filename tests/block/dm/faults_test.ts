@@ -137,7 +137,8 @@ Deno.test("DelayDevice lets each kind wait its time", () => {
     "WRITE 0+8 @20",
     "WRITE 8+8 @20",
     "FLUSH @30",
-    "WRITE 8+8 @130",
+    // Its data waits as other data does, once the flush has ended.
+    "WRITE 8+8 @150",
   ]);
 });
 

@@ -13,6 +13,7 @@ import {
   LogWritesDevice,
   REQ_FUA,
   REQ_META,
+  REQ_OP_DISCARD,
   REQ_OP_READ,
   REQ_OP_WRITE,
   REQ_OP_WRITE_ZEROES,
@@ -74,11 +75,14 @@ Deno.test("LogWritesDevice logs FUA when it completes, and keeps flags", () => {
   settle(clock);
   const meta = LOG_FUA_FLAG | LOG_METADATA_FLAG;
   assertEquals(shown(top.log), [`${meta} 30+1`, `${LOG_FUA_FLAG} 40+1`]);
-  // A flush that carries data comes after what it covers.
+  // A flush that comes with data is one of its own, behind what it covers.
   submit(makeBio(top, FLUSH | REQ_FUA, 7, 1));
   settle(clock);
-  const both = LOG_FLUSH_FLAG | LOG_FUA_FLAG;
-  assertEquals(shown(top.log).slice(2), ["0 10+1", `${both} 7+1`]);
+  assertEquals(shown(top.log).slice(2), [
+    "0 10+1",
+    `${LOG_FLUSH_FLAG} 0+0`,
+    `${LOG_FUA_FLAG} 7+1`,
+  ]);
 });
 
 Deno.test("LogWritesDevice is flushed though the device below has no cache", () => {
@@ -110,6 +114,70 @@ Deno.test("LogWritesDevice logs nothing that failed; the next flush covers what 
   submit(makeBio(top, FLUSH, 0, 0));
   settle(clock);
   assertEquals(shown(top.log), ["0 10+1", "0 30+1", "1 0+0"]);
+});
+
+Deno.test("LogWritesDevice logs discards without data, and ends them where the device has none", () => {
+  for (const below of [0, 2048]) {
+    const time = (rq: { bio: unknown }) => (rq.bio === null ? 100 : 10) * USEC;
+    const { clock, disk, top } = logged({
+      time,
+      limits: { maxHwDiscardSectors: below },
+    });
+    const discard = submit(makeBio(top, REQ_OP_DISCARD, 16, 1000));
+    settle(clock);
+    submit(makeBio(top, FLUSH, 0, 0));
+    settle(clock);
+    assertEquals([discard.status, discard.times], [BLK_STS_OK, 1]);
+    assertEquals(shown(top.log), [
+      `${LOG_DISCARD_FLAG} 16+1000`,
+      `${LOG_FLUSH_FLAG} 0+0`,
+    ]);
+    assertEquals(top.log.entries[0]!.data.length, 0);
+    const reached = disk.log.filter((line) => line.startsWith("DISCARD"));
+    assertEquals(reached.length, below === 0 ? 0 : 1);
+  }
+});
+
+Deno.test("LogWritesDevice ends its log before the first write that does not fit", () => {
+  const disk = new FakeDevice();
+  const top = new LogWritesDevice(disk, { maxBytes: 3 * 512 });
+  const flush = () => {
+    const ended = submit(makeBio(top, FLUSH, 0, 0));
+    settle(disk.clock);
+    return ended.status;
+  };
+  submit(makeBio(top, REQ_OP_WRITE, 0, 1));
+  settle(disk.clock);
+  assertEquals(flush(), BLK_STS_OK);
+  submit(makeBio(top, REQ_OP_WRITE, 1, 2));
+  settle(disk.clock);
+  assertEquals([top.full, top.log.entries.length], [false, 2]);
+  const tooMuch = submit(makeBio(top, REQ_OP_WRITE, 3, 1));
+  settle(disk.clock);
+  assertEquals([tooMuch.status, top.full], [BLK_STS_OK, true]);
+  assertEquals(flush(), BLK_STS_OK);
+  top.finish();
+  // Sectors 1 and 2 are safe, but so is 3, and that is not in the log.
+  assertEquals(shown(top.log), ["0 0+1", `${LOG_FLUSH_FLAG} 0+0`]);
+  assertThrows(() => new LogWritesDevice(disk, { maxBytes: -1 }), FsError);
+});
+
+Deno.test("LogWritesDevice takes what failed, or is under way when the log gets full, for nothing", () => {
+  let bad = true;
+  const disk = new FakeDevice({
+    status: () => bad ? BLK_STS_IOERR : BLK_STS_OK,
+  });
+  const top = new LogWritesDevice(disk, { maxBytes: 2 * 512 });
+  for (let i = 0; i < 5; i++) {
+    submit(makeBio(top, REQ_OP_WRITE, i, 2));
+    settle(disk.clock);
+  }
+  assertEquals(top.full, false);
+  bad = false;
+  submit(makeBio(top, REQ_OP_WRITE | REQ_FUA, 7, 1));
+  submit(makeBio(top, REQ_OP_WRITE | REQ_FUA, 8, 2));
+  settle(disk.clock);
+  assertEquals([top.full, top.log.entries.length], [true, 0]);
 });
 
 Deno.test("LogWritesDevice ends with what no flush covers, and a mark", () => {

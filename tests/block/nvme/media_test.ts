@@ -5,7 +5,6 @@ import {
   type Media,
   MemoryMedia,
 } from "../../../block/nvme/mod.ts";
-import { WriteCache } from "../../../block/nvme/cache.ts";
 import {
   blkdevIssueFlush,
   REQ_OP_READ,
@@ -17,6 +16,7 @@ import { EIO, FsError } from "../../../lib/errno.ts";
 import { Prng } from "../../../lib/prng.ts";
 import { makeBio } from "../fake_device.ts";
 
+const KiB = 2 ** 10;
 const MiB = 2 ** 20;
 
 /** Random writes, zeroes and reads give what an array gives. */
@@ -52,14 +52,9 @@ function checkAgainstArray(media: Media, seed: number): void {
 
 /** Like assertEquals, in a fraction of the time. */
 function assertSame(got: Uint8Array, expected: Uint8Array): void {
-  const at = got.findIndex((byte, i) => byte !== expected[i]);
-  assertEquals(
-    at < 0 ? null : [at, got[at]],
-    at < 0 ? null : [
-      at,
-      expected[at],
-    ],
-  );
+  let at = 0;
+  while (at < got.length && got[at] === expected[at]) at++;
+  if (at < got.length) assertEquals([at, got[at]], [at, expected[at]]);
 }
 
 Deno.test("MemoryMedia keeps what is written, and holes read as zeroes", () => {
@@ -72,11 +67,11 @@ Deno.test("MemoryMedia takes memory only for what is written", () => {
   media.read(8 * 2 ** 40, page, 0, 4096);
   assertEquals([media.allocated, page[0], page[4095]], [0, 0, 0]);
   media.write(8 * 2 ** 40 - 512, page.fill(1), 0, 4096);
-  assertEquals(media.allocated, 4 * MiB);
-  media.zero(8 * 2 ** 40 - 2 * MiB, 2 * MiB);
-  assertEquals(media.allocated, 2 * MiB);
-  media.zero(0, 4 * MiB);
-  assertEquals(media.allocated, 2 * MiB);
+  assertEquals(media.allocated, 128 * KiB);
+  media.zero(8 * 2 ** 40 - MiB, MiB);
+  assertEquals(media.allocated, 64 * KiB);
+  media.zero(0, 16 * 2 ** 40);
+  assertEquals(media.allocated, 0);
 });
 
 Deno.test("FileMedia keeps what is written, and holes read as zeroes", () => {
@@ -168,72 +163,120 @@ Deno.test("FileMedia.read() answers EIO where the image has been cut short", () 
   }
 });
 
-Deno.test("WriteCache reads the newest, and drains up to a write and no further", () => {
-  // Random writes of random sectors, some past the cache. After each drain the
-  // media must hold what was written up to then.
-  const random = new Prng(5);
-  const size = 16 * 4096;
-  for (let run = 0; run < 10; run++) {
-    const media = new MemoryMedia(size);
-    const cache = new WriteCache(media, 256 * 4096);
-    const newest = new Uint8Array(size);
-    const history: Uint8Array[] = [newest.slice()];
-    const buffer = new Uint8Array(size);
-    for (let round = 1; round < 40; round++) {
-      const len = 512 * (1 + random.below(40));
-      const at = 512 * random.below((size - len) / 512);
-      const what = random.below(8);
-      if (what === 0) {
-        // FUA: it alone becomes durable, whatever is older of its range goes.
-        buffer.fill(round, 0, len);
-        cache.forget(at, len);
-        media.write(at, buffer, 0, len);
-        newest.fill(round, at, at + len);
-        for (const old of history) old.fill(round, at, at + len);
-      } else if (what === 1) {
-        const seq = random.below(history.length);
-        assertEquals(cache.drain(seq), 0);
-        media.read(0, buffer, 0, size);
-        assertSame(buffer, history[Math.max(seq, drained(cache, seq))]!);
-      } else {
-        cache.begin();
-        buffer.fill(round, 0, len);
-        const error = what === 2
-          ? cache.zero(at, len)
-          : cache.write(at, buffer, 0, len);
-        assertEquals(error, 0);
-        newest.fill(what === 2 ? 0 : round, at, at + len);
-        history.push(newest.slice());
-      }
-      buffer.fill(0xee);
-      assertEquals(cache.read(0, buffer, 0, size), 0);
-      assertSame(buffer, newest);
+/** Random writes and zeroes on media and forks of it, each against its own array. */
+function checkForks(media: Media, seed: number): void {
+  const random = new Prng(seed, "forks");
+  const all: { media: Media; model: Uint8Array }[] = [
+    { media, model: new Uint8Array(media.size) },
+  ];
+  const buffer = new Uint8Array(300 * KiB);
+  for (let round = 1; round < 120; round++) {
+    const chosen = all[random.below(all.length)]!;
+    if (round % 10 === 0 && all.length < 5) {
+      const fork = chosen.media.fork!();
+      all.push({ media: fork, model: chosen.model.slice() });
+      continue;
     }
-    cache.drain(cache.seq);
-    media.read(0, buffer, 0, size);
-    assertSame(buffer, newest);
+    const len = 512 * (1 + random.below(random.below(2) === 0 ? 600 : 20));
+    const at = 512 * random.below((media.size - len) / 512 + 1);
+    if (random.below(3) > 0) {
+      buffer.fill(round, 0, len);
+      assertEquals(chosen.media.write(at, buffer, 0, len), 0);
+      chosen.model.fill(round, at, at + len);
+    } else {
+      assertEquals(chosen.media.zero(at, len), 0);
+      chosen.model.fill(0, at, at + len);
+    }
+    for (const { media, model } of all) {
+      const from = 512 * random.below(media.size / 512 - 100);
+      assertEquals(media.read(from, buffer, 0, 51200), 0);
+      assertSame(buffer.subarray(0, 51200), model.subarray(from));
+    }
+  }
+  const whole = new Uint8Array(media.size);
+  for (const { media, model } of all) {
+    assertEquals(media.read(0, whole, 0, whole.length), 0);
+    assertSame(whole, model);
+  }
+  for (const one of all.reverse()) one.media.close();
+}
+
+Deno.test("MemoryMedia.fork() and the original go their own ways", () => {
+  for (let seed = 1; seed < 6; seed++) {
+    checkForks(new MemoryMedia(MiB + 512), seed);
   }
 });
 
-const drains = new WeakMap<WriteCache, number>();
-/** The last write that a cache has drained, for a drain never goes back. */
-function drained(cache: WriteCache, seq: number): number {
-  const last = Math.max(drains.get(cache) ?? 0, seq);
-  drains.set(cache, last);
-  return last;
-}
+Deno.test("MemoryMedia.fork() copies only what changes", () => {
+  const media = new MemoryMedia(2 ** 40);
+  const data = new Uint8Array(MiB).fill(1);
+  for (let i = 0; i < 64; i++) media.write(i * MiB, data, 0, MiB);
+  const forks = Array.from({ length: 1000 }, () => media.fork());
+  forks.forEach((fork, i) => fork.write(i * 512, data, 0, 512));
+  assertEquals(forks[0]!.read(MiB, data, 0, 1), 0);
+  assertEquals(data[0], 1);
+  // Each shares all but a chunk: what it counts is there only once.
+  assertEquals(forks[999]!.allocated, 64 * MiB);
+});
 
-Deno.test("WriteCache drains its oldest data by itself when it is full", () => {
-  const media = new MemoryMedia(MiB);
-  const cache = new WriteCache(media, 4 * 4096);
-  const page = new Uint8Array(4096);
-  for (let i = 0; i < 6; i++) {
-    cache.begin();
-    cache.write(i * 4096, page.fill(i + 1), 0, 4096);
+Deno.test("FileMedia.fork() and the original go their own ways", () => {
+  const path = Deno.makeTempFileSync();
+  try {
+    for (let seed = 1; seed < 3; seed++) {
+      Deno.truncateSync(path);
+      checkForks(FileMedia.open(path, { size: MiB + 512 }), seed);
+    }
+  } finally {
+    Deno.removeSync(path);
   }
-  const onMedia = Array.from({ length: 6 }, (_, i) => {
-    media.read(i * 4096, page, 0, 4096);
-    return page[0];
-  });
-  assertEquals(onMedia, [1, 2, 0, 0, 0, 0]);
+});
+
+Deno.test("FileMedia keeps an image sparse where zeroes meet zeroes, and at its end", () => {
+  const dir = Deno.makeTempDirSync();
+  const path = `${dir}/disk.img`;
+  try {
+    const used = () => Deno.statSync(path).blocks! * 512;
+    const media = FileMedia.open(path, { size: 2 ** 40 });
+    assertEquals(media.zero(0, 2 ** 40), 0);
+    assertEquals(media.zero(0, 2 ** 39), 0);
+    const data = new Uint8Array(8 * MiB).fill(1);
+    media.write(2 ** 39, data, 0, data.length);
+    const before = used();
+    media.zero(0, 2 ** 39 + 4096);
+    assertEquals(used(), before);
+    media.read(2 ** 39 + 4000, data, 0, 200);
+    assertEquals([data[95], data[96]], [0, 1]);
+    media.zero(2 ** 39 - 512, 2 ** 39 + 512);
+    assertEquals(used() < MiB, true);
+    media.read(2 ** 39, data, 0, data.length);
+    assertEquals(data.every((byte) => byte === 0), true);
+    media.close();
+    // An image that was there already is looked at.
+    const again = FileMedia.open(path);
+    again.zero(0, 64 * MiB);
+    assertEquals(used() < MiB, true);
+    assertEquals(Deno.statSync(path).size, 2 ** 40);
+    again.close();
+  } finally {
+    Deno.removeSync(dir, { recursive: true });
+  }
+});
+
+Deno.test("MemoryMedia over a failing image answers EIO", () => {
+  const path = Deno.makeTempFileSync();
+  try {
+    const media = FileMedia.open(path, { size: 256 * KiB });
+    const fork = media.fork();
+    const data = new Uint8Array(512);
+    assertEquals(fork.write(0, data, 0, 512), 0);
+    Deno.truncateSync(path, 65536);
+    assertEquals(fork.read(128 * KiB, data, 0, 512), -EIO);
+    assertEquals(fork.write(128 * KiB, data, 0, 512), -EIO);
+    assertEquals(fork.zero(128 * KiB, 512), -EIO);
+    assertEquals(fork.read(0, data, 0, 512), 0);
+    fork.close();
+    media.close();
+  } finally {
+    Deno.removeSync(path);
+  }
 });

@@ -1,30 +1,44 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   createNvme,
+  type CutOptions,
+  cutStates,
   type Media,
   MemoryMedia,
+  NVME_PRESETS,
   type NvmeDevice,
   type NvmeOptions,
 } from "../../../block/nvme/mod.ts";
-import { nvmeErrorStatus } from "../../../block/nvme/host.ts";
 import {
   Bio,
+  BLK_FEAT_DAX,
+  BLK_FEAT_ROTATIONAL,
+  BLK_FEAT_SYNCHRONOUS,
+  BLK_FEAT_ZONED,
   BLK_STS_AGAIN,
   BLK_STS_INVAL,
   BLK_STS_IOERR,
   BLK_STS_MEDIUM,
-  BLK_STS_NOSPC,
-  BLK_STS_NOTSUPP,
   BLK_STS_OFFLINE,
   BLK_STS_OK,
   BLK_STS_TARGET,
+  BLK_ZONE_COND_EMPTY,
+  BLK_ZONE_TYPE_CONVENTIONAL,
+  BLK_ZONE_TYPE_SEQWRITE_REQ,
   blkdevIssueFlush,
   blkdevIssueZeroout,
+  blkdevReportZones,
+  blkFinishPlug,
+  blkStartPlug,
+  type BlkZone,
   REQ_FUA,
   REQ_NOWAIT,
+  REQ_OP_DISCARD,
   REQ_OP_READ,
   REQ_OP_WRITE,
   REQ_OP_WRITE_ZEROES,
+  REQ_OP_ZONE_APPEND,
+  REQ_POLLED,
   REQ_PREFLUSH,
   submitBio,
   submitBioWait,
@@ -43,11 +57,16 @@ import { FakeDevice, makeBio, settle, submit } from "../fake_device.ts";
 const MiB = 2 ** 20;
 const SIZE = 16 * MiB;
 
-/** A device with a volatile cache, and its media to look at. */
-function cached(): { device: NvmeDevice; media: MemoryMedia } {
+/** A device with a volatile cache that does not tear 4 KiB, and its media to look at. */
+function cached(depth = 1023): { device: NvmeDevice; media: MemoryMedia } {
   const media = new MemoryMedia(SIZE);
-  const preset = "mlc-970pro";
-  return { device: createNvme(new VirtualClock(), { media, preset }), media };
+  const device = createNvme(new VirtualClock(), {
+    media,
+    preset: "mlc-970pro",
+    atomics: { nawupf: 7 },
+    depth,
+  });
+  return { device, media };
 }
 
 /** A write of 4 KiB of one byte. */
@@ -87,13 +106,37 @@ const bad: [NvmeOptions, string][] = [
   [{ size: NaN }, "size NaN "],
   [{ size: SIZE, logicalBlockSize: 1024 }, "logicalBlockSize 1024"],
   [{ size: SIZE, preset: "floppy" }, 'no preset "floppy" (there are null, '],
-  [{ size: SIZE, preset: "zns" }, 'no preset "zns"'],
   [{ size: SIZE, preset: "toString" }, 'no preset "toString"'],
   [{ size: SIZE, seed: 0.5 }, "seed 0.5"],
   [{ size: SIZE, queues: 0 }, "queues 0"],
   [{ size: SIZE, queues: 129 }, "queues 129"],
   [{ size: SIZE, depth: 4096 }, "depth 4096"],
   [{ size: SIZE, depth: 1.5 }, "depth 1.5"],
+  [{ size: SIZE, readQueues: -1 }, "readQueues -1"],
+  [{ size: SIZE, pollQueues: 129 }, "pollQueues 129"],
+  [{ size: SIZE, writeCache: 1 as never }, "writeCache 1"],
+  [{ size: SIZE, tearing: "no" as never }, 'tearing "no"'],
+  [{ size: SIZE, atomics: { awupf: 65536 } }, "awupf 65536"],
+  [{ size: SIZE, atomics: { awun: 3, awupf: 7 } }, "awupf 7 is above awun 3"],
+  [{ size: SIZE, atomics: { nawun: 3, nawupf: 7 } }, "nawupf 7 is above nawun"],
+  [{ size: SIZE, atomics: { nabo: -1 } }, "nabo -1"],
+  [{ size: SIZE, atomics: { unit: 7 } as never }, 'atomic unit "unit"'],
+  [{ size: SIZE, zoned: 5 as never }, "zone options are 5"],
+  [{ size: SIZE, zoned: { size: 7 } as never }, 'zone option "size"'],
+  [{ size: SIZE, zoned: { zoneSize: 3 * MiB } }, "zoneSize 3145728"],
+  [{ size: SIZE, zoned: { zoneSize: MiB, zoneCapacity: 1 } }, "zoneCapacity 1"],
+  [{ size: SIZE, zoned: { zoneSize: MiB, conventional: 16 } }, "conventional"],
+  [{ size: SIZE, zoned: { maxOpen: 2, maxActive: 1 } }, "maxOpen 2"],
+  [{ size: SIZE, zoned: { maxActive: NaN } }, "maxActive NaN"],
+  [{ size: SIZE, zoned: { flavor: "smr" as never } }, "flavor smr"],
+  [{ size: SIZE, zoned: { append: 1 as never } }, "append 1"],
+  [{ size: SIZE, zoned: { maxAppend: 100 } }, "maxAppend 100"],
+  [{ size: SIZE, preset: { model: "x" } as never }, "no preset"],
+  [
+    { size: SIZE, preset: { ...NVME_PRESETS.optane, mdts: "7" as never } },
+    "mdts of the preset",
+  ],
+  [{ size: SIZE, preset: "zns", zoned: false }, "zones"],
   [{ size: SIZE, media: new MemoryMedia(MiB) }, `size ${SIZE}`],
   [{ size: SIZE, sizes: 1 } as NvmeOptions, '"sizes"'],
 ];
@@ -136,7 +179,7 @@ class CountingClock extends VirtualClock {
   }
 }
 
-Deno.test("null 148. completes at the time of submission, within it, without an event", () => {
+Deno.test("corner case 148: null completes at the time of submission, within it, without an event", () => {
   const clock = new CountingClock();
   const device = createNvme(clock, { size: SIZE });
   const bio = write(device, 3, 0x33);
@@ -146,7 +189,7 @@ Deno.test("null 148. completes at the time of submission, within it, without an 
   device.close();
 });
 
-Deno.test("null 27. takes 10,000 resubmissions from endIo, at any depth", () => {
+Deno.test("NvmeDevice takes 10,000 resubmissions from endIo, at any depth", () => {
   for (const depth of [1, 3, 1023]) {
     const device = createNvme(new VirtualClock(), { size: SIZE, depth });
     let left = 10_000;
@@ -222,7 +265,7 @@ Deno.test("NvmeDevice refuses memory that is not aligned to 4 bytes with INVAL",
   assertEquals(status(memory.subarray(1), 3), BLK_STS_OK);
 });
 
-Deno.test("NvmeDevice 12, 90. has room for as many commands as its depth", () => {
+Deno.test("NvmeDevice has room for as many commands as its depth", () => {
   const clock = new VirtualClock();
   const device = createNvme(clock, { size: SIZE, preset: "optane", depth: 3 });
   const take = (i: number, flags = 0) =>
@@ -240,7 +283,7 @@ Deno.test("NvmeDevice 12, 90. has room for as many commands as its depth", () =>
   device.close();
 });
 
-Deno.test("NvmeDevice 75. reads a completed write that is not durable", async () => {
+Deno.test("corner case 75: a read after a completed write that is not durable gives the new data", async () => {
   const { device, media } = cached();
   assertEquals(await submitBioWait(write(device, 5, 0x55)), 0);
   assertEquals(await read(device, 5), [0x55]);
@@ -288,7 +331,7 @@ Deno.test("NvmeDevice makes earlier writes durable before a PREFLUSH write's dat
   device.close();
 });
 
-Deno.test("NvmeDevice 74, 131. flushes what had completed when the flush began, not what was in flight", () => {
+Deno.test("corner case 74: a flush covers what had completed when it began, not what was in flight", () => {
   const { device, media } = cached();
   const early = submit(write(device, 1, 0x11));
   settle(device.clock);
@@ -301,7 +344,7 @@ Deno.test("NvmeDevice 74, 131. flushes what had completed when the flush began, 
   device.close();
 });
 
-Deno.test("NvmeDevice 76. flushes on one queue what completed on another", async () => {
+Deno.test("corner case 76: a flush on one queue covers what completed on another", async () => {
   const media = new MemoryMedia(SIZE);
   const device = createNvme(new VirtualClock(), {
     media,
@@ -326,15 +369,15 @@ Deno.test("NvmeDevice without a cache is durable at completion", async () => {
 });
 
 Deno.test("blkdevIssueZeroout() zeroes exactly its range, with WRITE_ZEROES", async () => {
-  for (const preset of ["null", "mlc-970pro"]) {
+  for (const [preset, commands] of [["null", 7], ["mlc-970pro", 98]] as const) {
     const device = createNvme(new VirtualClock(), { size: 64 * MiB, preset });
     const bio = makeBio(device, REQ_OP_WRITE, 0, 128);
     bio.vecs[0]!.data.fill(0xff);
     await submitBioWait(bio);
     const before = device.stats.write.ios;
-    // More than the 65536 blocks of one command.
+    // More than one command does: it is as large as a transfer may be.
     assertEquals(await blkdevIssueZeroout(device, 8, 100_000), 0);
-    assertEquals(device.stats.write.ios - before, 2);
+    assertEquals(device.stats.write.ios - before, commands);
     const after = makeBio(device, REQ_OP_READ, 0, 128);
     await submitBioWait(after);
     const { data } = after.vecs[0]!;
@@ -344,7 +387,7 @@ Deno.test("blkdevIssueZeroout() zeroes exactly its range, with WRITE_ZEROES", as
   }
 });
 
-Deno.test("blkdevIssueZeroout() 19. writes zero pages where there is no command", async () => {
+Deno.test("blkdevIssueZeroout() writes zero pages where there is no command", async () => {
   const device = new FakeDevice({ time: () => 0 });
   assertEquals(await blkdevIssueZeroout(device, 8, 40_000), 0);
   // 16 MiB is one bio of 256 segments, cut to requests of 4 MiB.
@@ -380,13 +423,13 @@ Deno.test("blkdevIssueZeroout() keeps to what a bio can hold, however much the d
   assertEquals(await blkdevIssueZeroout(device, 0, 2 ** 24), 0);
   // 2^32 bytes less a block, and the rest.
   assertEquals(device.log, [
-    `op9 0+${2 ** 23 - 1} @0`,
-    `op9 ${2 ** 23 - 1}+${2 ** 23 - 1} @0`,
-    `op9 ${2 ** 24 - 2}+2 @0`,
+    `WRITE_ZEROES 0+${2 ** 23 - 1} @0`,
+    `WRITE_ZEROES ${2 ** 23 - 1}+${2 ** 23 - 1} @0`,
+    `WRITE_ZEROES ${2 ** 24 - 2}+2 @0`,
   ]);
 });
 
-Deno.test("submitBio() 9. refuses what ends 4 GiB beyond the device", () => {
+Deno.test("submitBio() refuses what ends 4 GiB beyond the device", () => {
   const { device } = cached();
   const bio = new Bio(device, REQ_OP_WRITE_ZEROES);
   bio.size = 2 ** 32 + 4096;
@@ -464,25 +507,7 @@ Deno.test("NvmeDevice keeps what a flush could not write, and the flush fails", 
   device.close();
 });
 
-const statuses: [number, number][] = [
-  [0x000, BLK_STS_OK],
-  [0x081, BLK_STS_NOSPC],
-  [0x4080, BLK_STS_TARGET],
-  [0x4001, BLK_STS_NOTSUPP],
-  [0x4002, BLK_STS_NOTSUPP],
-  [0x400b, BLK_STS_NOTSUPP],
-  [0x280, BLK_STS_MEDIUM],
-  [0x281, BLK_STS_MEDIUM],
-  [0x006, BLK_STS_IOERR],
-  [0x4003, BLK_STS_IOERR],
-];
-Deno.test("nvmeErrorStatus() gives the kernel's block status", () => {
-  for (const [status, expected] of statuses) {
-    assertEquals(nvmeErrorStatus(status), expected, status.toString(16));
-  }
-});
-
-Deno.test("NvmeDevice 147. ends the same bios on the real clock, not before they are due", async () => {
+Deno.test("NvmeDevice ends the same bios on the real clock, not before they are due", async () => {
   const clock: Clock = new RealClock();
   const device = createNvme(clock, { size: SIZE, preset: "qlc" });
   const start = clock.now();
@@ -490,6 +515,9 @@ Deno.test("NvmeDevice 147. ends the same bios on the real clock, not before they
   assertEquals(await Promise.all(bios), [0, 0, 0]);
   assert(clock.now() - start >= 16 * USEC);
   assertEquals(await read(device, 0, 1, 2), [1, 2, 3]);
+  // Three writes and three reads, at least.
+  assert(device.stats.lateness!.count >= 6);
+  assertEquals(cached().device.stats.lateness, null);
   device.close();
 });
 
@@ -505,5 +533,436 @@ Deno.test("createNvme() device ends a command IOERR whose buffer is gone, and go
     assertEquals(await ended, -EIO);
     assertEquals(await submitBioWait(makeBio(device, op, 0, 8)), 0);
   }
+  device.close();
+});
+
+// Queues.
+
+/** Queue numbers of the commands that the device has. */
+function qids(device: NvmeDevice): number[] {
+  return device.controller.inFlight().map(({ qid }) => qid).sort();
+}
+
+Deno.test("NvmeDevice sends reads and polled bios on queues of their own", () => {
+  const device = createNvme(new VirtualClock(), {
+    size: SIZE,
+    preset: "optane",
+    queues: 2,
+    readQueues: 1,
+    pollQueues: 1,
+  });
+  const all = [REQ_OP_WRITE, REQ_OP_WRITE, REQ_OP_READ].map((op, i) =>
+    submit(makeBio(device, op, 8 * i, 8))
+  );
+  assertEquals(qids(device), [1, 2, 3]);
+  const polled = makeBio(device, REQ_OP_READ | REQ_POLLED, 64, 8);
+  const ended = submit(polled);
+  assertEquals(qids(device), [1, 2, 3, 4]);
+  device.clock.runUntil(() => qids(device).length === 0);
+  assertEquals(all.map((e) => e.times), [1, 1, 1]);
+  // No interrupt has told of it.
+  assertEquals(ended.times, 0);
+  assertEquals(device.poll(polled.cookie), 1);
+  assertEquals([ended.status, device.poll(polled.cookie)], [BLK_STS_OK, 0]);
+  device.close();
+});
+
+Deno.test("NvmeDevice rings once for a batch", () => {
+  const device = createNvme(new VirtualClock(), {
+    size: SIZE,
+    preset: "optane",
+  });
+  const { controller } = device;
+  const ring = controller.ringSq.bind(controller);
+  const tails: number[] = [];
+  controller.ringSq = (qid, tail) => {
+    tails.push(tail);
+    ring(qid, tail);
+  };
+  blkStartPlug();
+  for (let i = 0; i < 8; i++) submit(makeBio(device, REQ_OP_READ, 64 * i, 8));
+  assertEquals(tails, []);
+  blkFinishPlug();
+  assertEquals(tails, [8]);
+  settle(device.clock);
+  assertEquals(device.stats.read.ios, 8);
+  device.close();
+});
+
+Deno.test("NvmeDevice sends a discard of several ranges as one command", async () => {
+  const media = new MemoryMedia(SIZE);
+  const device = createNvme(new VirtualClock(), { media });
+  for (let page = 0; page < 8; page++) {
+    await submitBioWait(write(device, page, page + 1));
+  }
+  blkStartPlug();
+  const ended = [1, 3, 6].map((page) => {
+    const bio = new Bio(device, REQ_OP_DISCARD);
+    bio.sector = page * 8;
+    bio.size = 4096;
+    return submit(bio);
+  });
+  blkFinishPlug();
+  assertEquals(ended.map((e) => e.status), [0, 0, 0]);
+  assertEquals(device.stats.discard.ios, 1);
+  assertEquals(durable(media, 0, 1, 2, 3, 4, 5, 6, 7), [
+    1,
+    0,
+    3,
+    0,
+    5,
+    6,
+    0,
+    8,
+  ]);
+  device.close();
+});
+
+// Power.
+
+Deno.test("NvmeDevice.powerCut() ends all bios with IOERR until powerOn()", async () => {
+  const { device } = cached(2);
+  await submitBioWait(write(device, 1, 0x11));
+  await blkdevIssueFlush(device);
+  await submitBioWait(write(device, 1, 0x12));
+  const under = [2, 3, 4, 5].map((page) => submit(write(device, page, 0x22)));
+  const report = device.powerCut({ keep: "none" });
+  assertEquals(device.dead, true);
+  // Three writes are undecided: the completed one, and two that had a tag.
+  assertEquals(
+    report.fragments.map(({ sector, completed }) => [sector, completed]),
+    [[8, true], [16, false], [24, false]],
+  );
+  const late = submit(write(device, 6, 0x66));
+  const flush = submit(makeBio(device, REQ_OP_WRITE | REQ_PREFLUSH, 0, 0));
+  for (const ended of [...under, late, flush]) {
+    assertEquals([ended.status, ended.times], [BLK_STS_IOERR, 1]);
+  }
+  settle(device.clock);
+  device.powerOn();
+  assertEquals(device.dead, false);
+  assertEquals(await read(device, 1, 2, 3, 4, 5, 6), [0x11, 0, 0, 0, 0, 0]);
+  assertEquals(device.stats.inFlight, 0);
+  device.powerOn();
+  device.close();
+});
+
+Deno.test("NvmeDevice.powerCutAfterWrites() stops at the n-th write command", async () => {
+  for (const preset of ["null", "mlc-970pro"]) {
+    for (const keep of ["none", "all"] as const) {
+      const clock = new VirtualClock();
+      const atomics = { nawupf: 7 };
+      const device = createNvme(clock, { size: SIZE, preset, atomics });
+      const cut = device.powerCutAfterWrites(3, { keep });
+      const all = [1, 2, 3, 4, 5].map((page) => {
+        const ended = submit(write(device, page, page));
+        if (page % 2 === 0) submit(makeBio(device, REQ_OP_READ, 0, 8));
+        clock.runUntil(() => ended.times === 1);
+        return ended.status;
+      });
+      assertEquals(all, [
+        BLK_STS_OK,
+        BLK_STS_OK,
+        BLK_STS_IOERR,
+        BLK_STS_IOERR,
+        BLK_STS_IOERR,
+      ]);
+      const { fragments } = await cut;
+      assertEquals(fragments.at(-1)!.sector, 24);
+      device.powerOn();
+      const durableFrom = preset === "null" || keep === "all";
+      assertEquals(await read(device, 1, 2, 3, 4, 5), [
+        durableFrom ? 1 : 0,
+        durableFrom ? 2 : 0,
+        keep === "all" ? 3 : 0,
+        0,
+        0,
+      ]);
+      device.close();
+    }
+  }
+});
+
+Deno.test("NvmeDevice.powerCutAt() cuts when its time has come, unless another cut came first", async () => {
+  const clock = new VirtualClock();
+  const device = createNvme(clock, { size: SIZE, preset: "optane" });
+  device.powerCutAt(50 * USEC);
+  const cut = device.powerCutAt(3 * USEC, { keep: "all" });
+  const ended = submit(write(device, 1, 1));
+  const { fragments } = await cut;
+  assertEquals(fragments.length, 1);
+  assertEquals([ended.status, ended.at], [BLK_STS_IOERR, 3]);
+  device.powerOn();
+  assertEquals(await read(device, 1), [1]);
+  await clock.sleep(100 * USEC);
+  assertEquals(device.dead, false);
+  device.close();
+});
+
+Deno.test("NvmeDevice.powerCut() names one state by seed, event and bitmap", async () => {
+  const after = async (options: CutOptions) => {
+    const { device } = cached();
+    for (let page = 1; page <= 6; page++) {
+      await submitBioWait(write(device, page, page));
+    }
+    const report = device.powerCut(options);
+    device.powerOn();
+    const bytes = await read(device, 1, 2, 3, 4, 5, 6);
+    device.close();
+    return { report, bytes };
+  };
+  const first = await after({ seed: 7 });
+  assertEquals((await after({ seed: 7 })).bytes, first.bytes);
+  const { kept, seed, event } = first.report;
+  assertEquals(event, 6);
+  assertEquals((await after({ keep: kept, seed })).bytes, first.bytes);
+  assertEquals((await after({ keep: 2 })).bytes, [1, 2, 0, 0, 0, 0]);
+});
+
+Deno.test("NvmeDevice.fork() is what a power cut would leave, and the device goes on", async () => {
+  const { device } = cached();
+  for (let page = 1; page <= 3; page++) {
+    await submitBioWait(write(device, page, page));
+  }
+  assertEquals(device.undecided().length, 3);
+  const states = new Set<string>();
+  for (const keep of cutStates(device.undecided())) {
+    const { device: fork, report } = device.fork({ keep });
+    assertEquals(report.kept, keep);
+    states.add((await read(fork, 1, 2, 3)).join());
+    await submitBioWait(write(fork, 1, 0x99));
+    fork.close();
+  }
+  assertEquals(states.size, 8);
+  assertEquals(await read(device, 1, 2, 3), [1, 2, 3]);
+  device.close();
+});
+
+Deno.test("NvmeDevice.disconnect() ends all bios with IOERR, and powerOn() finds what was in the cache", async () => {
+  const { device } = cached();
+  await submitBioWait(write(device, 1, 0x11));
+  const under = submit(write(device, 2, 0x22));
+  device.disconnect();
+  device.disconnect();
+  assertEquals([under.status, device.dead], [BLK_STS_IOERR, true]);
+  assertEquals(submit(write(device, 3, 3)).status, BLK_STS_IOERR);
+  device.powerOn();
+  assertEquals(await read(device, 1, 2, 3), [0x11, 0, 0]);
+  device.close();
+});
+
+Deno.test("NvmeDevice refuses to cut the power of what has none, or as it cannot be", () => {
+  const { device } = cached();
+  const code = (fn: () => unknown) => assertThrows(fn, FsError).code;
+  assertEquals(code(() => device.powerCut({ p: 2 })), "EINVAL");
+  assertEquals(code(() => device.powerCutAfterWrites(0)), "EINVAL");
+  assertEquals(code(() => device.powerCutAt(NaN)), "EINVAL");
+  device.powerCut();
+  assertEquals(code(() => device.powerCut()), "ENODEV");
+  assertEquals(code(() => device.fork()), "ENODEV");
+  assertEquals(code(() => device.undecided()), "ENODEV");
+  device.close();
+  device.powerOn();
+  assertEquals(code(() => device.powerCutAt(0)), "ENODEV");
+});
+
+// The user's own commands.
+
+Deno.test("NvmeDevice.passthru() sends I/O and admin commands, and tells how they ended", async () => {
+  const device = createNvme(new VirtualClock(), {
+    size: SIZE,
+    preset: "optane",
+  });
+  await submitBioWait(write(device, 1, 0x11));
+  const data = new Uint8Array(4096);
+  const first = { cdw10: 8, cdw12: 7, data };
+  assertEquals(await device.passthru({ opcode: 0x02, ...first }), {
+    status: 0,
+    result: 0,
+  });
+  assertEquals(data[0], 0x11);
+  // Past the end, with DNR; an opcode that there is not.
+  const past = await device.passthru({ opcode: 0x02, cdw10: 32768, data });
+  assertEquals(past.status, 0x4080);
+  assertEquals((await device.passthru({ opcode: 0xff })).status, 0x4001);
+  // A comparison that fails is not sent again, though it could be.
+  data[7] = 1;
+  const compare = await device.passthru({ opcode: 0x05, ...first });
+  assertEquals(compare.status & 0x7ff, 0x285);
+  const feature = { opcode: 0x0a, admin: true, cdw10: 0x07 };
+  assertEquals((await device.passthru(feature)).status, 0);
+  const identify = { opcode: 0x06, admin: true, cdw10: 1, nsid: 0, data };
+  assertEquals((await device.passthru(identify)).status, 0);
+  assertEquals(data[512], 0x66);
+  device.close();
+  const gone = { status: 0x370, result: 0 };
+  assertEquals(await device.passthru({ opcode: 0x02, ...first }), gone);
+  assertEquals(await device.passthru(feature), gone);
+});
+
+Deno.test("corner case 96: more than MDTS is an invalid field, past the last block TARGET", async () => {
+  const device = createNvme(new VirtualClock(), {
+    size: SIZE,
+    preset: "optane",
+  });
+  const data = new Uint8Array(513 * 1024);
+  for (const opcode of [0x01, 0x02]) {
+    const most = { opcode, cdw12: 1023, data };
+    assertEquals((await device.passthru(most)).status, 0);
+    const more = { opcode, cdw12: 1024, data };
+    assertEquals((await device.passthru(more)).status, 0x4002);
+    const end = device.nrSectors;
+    const last = { opcode, cdw10: end - 1, data };
+    assertEquals((await device.passthru(last)).status, 0);
+    const past = { opcode, cdw10: end - 1, cdw12: 1, data };
+    assertEquals((await device.passthru(past)).status, 0x4080);
+  }
+  // The block layer cuts the first and refuses the second, so it must be misled.
+  const bio = new Bio(device, REQ_OP_READ);
+  bio.addData(data, 0, data.length);
+  assertEquals(await submitBioWait(bio), 0);
+  assertEquals(device.stats.read.ios, 2);
+  const late = () => makeBio(device, REQ_OP_READ, SIZE / 512, 1);
+  assertEquals(submit(late()).status, BLK_STS_IOERR);
+  Object.defineProperty(device, "nrSectors", { value: SIZE });
+  const ended = submit(late());
+  settle(device.clock);
+  assertEquals(ended.status, BLK_STS_TARGET);
+  device.close();
+});
+
+Deno.test("NvmeDevice.passthru() ends as aborted what is under way when the device goes", async () => {
+  const device = createNvme(new VirtualClock(), {
+    size: SIZE,
+    preset: "optane",
+  });
+  const data = new Uint8Array(4096);
+  const io = device.passthru({ opcode: 0x02, cdw12: 7, data });
+  const event = device.passthru({ opcode: 0x0c, admin: true });
+  device.powerCut();
+  assertEquals((await io).status, 0x371);
+  assertEquals((await event).status, 0x371);
+  device.close();
+});
+
+Deno.test("NvmeDevice.passthru() of a Format changes the block size", async () => {
+  const device = createNvme(new VirtualClock(), { size: SIZE });
+  await submitBioWait(write(device, 1, 0x11));
+  const format = { opcode: 0x80, admin: true, cdw10: 1 };
+  assertEquals((await device.passthru(format)).status, 0);
+  assertEquals(device.limits.logicalBlockSize, 4096);
+  assertEquals(device.nrSectors, SIZE / 512);
+  assertEquals(await read(device, 1), [0]);
+  assertEquals(
+    submit(makeBio(device, REQ_OP_READ, 1, 8)).status,
+    BLK_STS_IOERR,
+  );
+  device.close();
+});
+
+// Models and zones.
+
+Deno.test("createNvme() makes a device of each preset", async () => {
+  for (const preset of Object.keys(NVME_PRESETS)) {
+    const device = createNvme(new VirtualClock(), { size: 64 * MiB, preset });
+    const { features } = device.limits;
+    const has = (feature: number) => (features & feature) !== 0;
+    const isDisk = preset === "hdd" || preset === "smr";
+    const isZoned = preset === "zns" || preset === "smr";
+    assertEquals(has(BLK_FEAT_ROTATIONAL), isDisk, preset);
+    assertEquals(has(BLK_FEAT_ZONED), isZoned, preset);
+    assertEquals(has(BLK_FEAT_DAX), preset === "pmem", preset);
+    assertEquals(has(BLK_FEAT_SYNCHRONOUS), preset === "pmem", preset);
+    assertEquals(device.zones !== null, isZoned, preset);
+    assertEquals(await submitBioWait(write(device, 0, 0x5a)), 0, preset);
+    assertEquals(await read(device, 0), [0x5a], preset);
+    device.close();
+  }
+});
+
+const ZONED = { zoneSize: MiB, zoneCapacity: MiB - 4096 };
+
+Deno.test("createNvme() makes zones of any device, as it is told", async () => {
+  const device = createNvme(new VirtualClock(), {
+    size: SIZE,
+    preset: "optane",
+    zoned: { ...ZONED, conventional: 2, maxOpen: 3, maxActive: 5 },
+  });
+  const { limits } = device;
+  assertEquals(
+    [limits.chunkSectors, limits.maxOpenZones, limits.maxActiveZones],
+    [2048, 3, 5],
+  );
+  const zones: BlkZone[] = [];
+  const count = await blkdevReportZones(device, 3000, Infinity, (zone) => {
+    zones.push({ ...zone });
+    return 0;
+  });
+  assertEquals([count, zones.length], [15, 15]);
+  assertEquals(zones[0]!.type, BLK_ZONE_TYPE_CONVENTIONAL);
+  assertEquals(zones[1], {
+    start: 4096,
+    len: 2048,
+    wp: 4096,
+    type: BLK_ZONE_TYPE_SEQWRITE_REQ,
+    cond: BLK_ZONE_COND_EMPTY,
+    capacity: 2040,
+  });
+  device.close();
+});
+
+Deno.test("NvmeDevice tells where an append went, by the device or by the block layer", async () => {
+  for (const append of [true, false]) {
+    const device = createNvme(new VirtualClock(), {
+      size: SIZE,
+      preset: "optane",
+      logicalBlockSize: 4096,
+      zoned: { ...ZONED, append },
+    });
+    assertEquals(device.limits.maxHwZoneAppendSectors > 0, append);
+    const sectors = [];
+    for (let i = 0; i < 3; i++) {
+      const bio = makeBio(device, REQ_OP_ZONE_APPEND, 2048, 16);
+      assertEquals(await submitBioWait(bio), 0);
+      sectors.push(bio.sector);
+    }
+    assertEquals(sectors, [2048, 2064, 2080]);
+    const count = await blkdevReportZones(device, 2048, 1, (zone) => {
+      assertEquals(zone.wp, 2096);
+      return 0;
+    });
+    assertEquals(count, 1);
+    device.close();
+  }
+});
+
+Deno.test("NvmeDevice knows its zones again after a power cut", async () => {
+  const device = createNvme(new VirtualClock(), {
+    size: SIZE,
+    preset: "mlc-970pro",
+    zoned: ZONED,
+  });
+  const append = (start: number) =>
+    submitBioWait(makeBio(device, REQ_OP_WRITE, start, 16));
+  assertEquals([await append(0), await append(2048)], [0, 0]);
+  assertEquals(await blkdevIssueFlush(device), 0);
+  assertEquals(await append(16), 0);
+  device.powerCut({ keep: "none" });
+  device.powerOn();
+  // The last write is gone, and its place is where the next one goes.
+  assertEquals([await append(16), await append(2064)], [0, 0]);
+  assertEquals(await append(48), -EIO);
+  const { device: fork } = device.fork({ keep: "all" });
+  const wps: number[] = [];
+  await blkdevReportZones(fork, 0, 2, (zone) => {
+    wps.push(zone.wp);
+    return 0;
+  });
+  assertEquals(wps, [32, 2080]);
+  fork.close();
+  // Whoever is only disconnected loses nothing.
+  device.disconnect();
+  device.powerOn();
+  assertEquals([await append(32), await append(2080)], [0, 0]);
   device.close();
 });

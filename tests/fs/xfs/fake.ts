@@ -23,8 +23,6 @@ class NoDevice extends BlockDevice {
   } as QueueLimits;
   readonly nrSectors = 0;
   readonly dev = { major: 0, minor: 0 };
-  readonly writeCache = false;
-  readonly fua = false;
   submit(_bio: Bio): void {
     throw new Error("no I/O was expected");
   }

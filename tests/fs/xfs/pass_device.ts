@@ -12,11 +12,9 @@ import type { Clock } from "../../../lib/clock.ts";
 export class PassDevice extends BlockDevice {
   readonly name: string;
   readonly clock: Clock;
-  readonly limits: QueueLimits;
+  limits: QueueLimits;
   readonly nrSectors: number;
   readonly dev: { major: number; minor: number };
-  readonly writeCache: boolean;
-  readonly fua: boolean;
   readonly #inner: BlockDevice;
 
   constructor(inner: BlockDevice) {
@@ -27,8 +25,6 @@ export class PassDevice extends BlockDevice {
     this.limits = inner.limits;
     this.nrSectors = inner.nrSectors;
     this.dev = inner.dev;
-    this.writeCache = inner.writeCache;
-    this.fua = inner.fua;
   }
 
   submit(bio: Bio): void {
