@@ -122,7 +122,16 @@ export {
   type MountOptions,
   type OpenOptions,
 } from "./fs/mount.ts";
+export {
+  MemoryFault,
+  type MemoryMapping,
+  type MmapAdvice,
+  type MmapOptions,
+  type MsyncOptions,
+} from "./fs/mmap.ts";
 export type { FileInfo } from "./fs/stat.ts";
+export type { CacheStat } from "./mm/filemap.ts";
+export { type SwapFile, swapHeader } from "./fs/swap.ts";
 export {
   SYNC_FILE_RANGE_WAIT_AFTER,
   SYNC_FILE_RANGE_WAIT_BEFORE,

@@ -11,6 +11,7 @@
  * @module
  */
 
+import { throwLater } from "../lib/clock.ts";
 import { EFAULT, FsError, show } from "../lib/errno.ts";
 import { andThenWith, type MaybePromise } from "../lib/maybe-promise.ts";
 import { Completion } from "../lib/wait.ts";
@@ -22,18 +23,22 @@ import {
   BLK_STS_OK,
   BLK_STS_RESOURCE,
   blkStatusToErrno,
+  opIsFlush,
   opIsZoneMgmt,
   REQ_SYNC,
   reqOp,
   SECTOR_SIZE,
 } from "./blk-types.ts";
 import { blkZoneBioEndIo } from "./blk-zoned.ts";
+import { blockTracer, traceBlockBioComplete } from "./blktrace.ts";
 import type { BlockDevice } from "./blkdev.ts";
 
 export { submitBio } from "./blk-core.ts";
 
 /** Most segments of one bio. */
 export const BIO_MAX_VECS = 256;
+/** Sectors that a bio can hold: the kernel's counts bytes in 32 bits. */
+export const BIO_MAX_SECTORS: number = 2 ** 23 - 1;
 
 /** The start of a partition has been added (kernel: `BIO_REMAPPED`). */
 export const BIO_REMAPPED: number = 1 << 0;
@@ -41,8 +46,11 @@ export const BIO_REMAPPED: number = 1 << 0;
 export const BIO_ZONE_WRITE_PLUGGING: number = 1 << 1;
 /** A write that stands for an append (kernel: `BIO_EMULATES_ZONE_APPEND`). */
 export const BIO_EMULATES_ZONE_APPEND: number = 1 << 2;
-/** Its submission has been traced (kernel: `BIO_TRACE_COMPLETION`). */
+/** Its submission has been traced, and its end is to be, unless that of a request
+ * says as much (kernel: `BIO_TRACE_COMPLETION`). */
 export const BIO_TRACE_COMPLETION: number = 1 << 3;
+/** It has been submitted and has not ended. */
+export const BIO_UNDER_WAY: number = 1 << 4;
 
 /** One contiguous piece of memory (kernel: `struct bio_vec`). */
 export interface BioVec {
@@ -85,7 +93,10 @@ export class Bio {
   cookie: number = -1;
   /** `BLK_STS_*`, valid in `endIo`. */
   status = 0;
-  /** Called exactly once, possibly before `submitBio` returns. */
+  /**
+   * Called exactly once, possibly before `submitBio` returns; may submit the bio
+   * again. What it throws is thrown by an event of the device's clock.
+   */
   endIo: ((bio: Bio) => void) | null = null;
   /** The submitter's own. */
   private: unknown = null;
@@ -125,7 +136,7 @@ export class Bio {
     if (!(offset >= 0 && len >= 0 && offset + len <= data.length)) {
       throw outside(data, offset, len);
     }
-    if (this.size + len > 0xffff_fe00) return false;
+    if (this.size + len > BIO_MAX_SECTORS * SECTOR_SIZE) return false;
     const n = this.vecs.length;
     if (n > 0) {
       const last = this.vecs[n - 1]!;
@@ -185,6 +196,12 @@ function outside(data: Uint8Array, offset: number, len: number): FsError {
     } on do not lie within a buffer of ` +
       `${data.length} bytes`,
   );
+}
+
+/** Whether a bio asks for nothing, which no command can: its count of blocks begins
+ * at 1. */
+export function bioIsEmpty({ size, opf }: Bio): boolean {
+  return size === 0 && !opIsFlush(opf) && !opIsZoneMgmt(reqOp(opf));
 }
 
 /** Takes `bytes` off the front (kernel: `bio_advance`). */
@@ -248,14 +265,23 @@ export function bioEndIo(bio: Bio): void {
     // Whoever gets it may submit it again.
     done.remaining = 1;
     if (concernsZones(done)) blkZoneBioEndIo(done);
-    done.flags = 0;
-    if (done.endIo !== bioChainEndIo) {
-      done.endIo?.(done);
-      return;
+    if ((done.flags & BIO_TRACE_COMPLETION) !== 0 && blockTracer !== null) {
+      traceBlockBioComplete(done);
     }
+    done.flags = 0;
+    if (done.endIo !== bioChainEndIo) return callEndIo(done);
     const parent = done.private as Bio;
     if (parent.status === BLK_STS_OK) parent.status = done.status;
     done = parent;
+  }
+}
+
+/** Others wait for what whoever ends bios has left to do, so nothing is thrown. */
+function callEndIo(bio: Bio): void {
+  try {
+    bio.endIo?.(bio);
+  } catch (error) {
+    throwLater(bio.bdev.clock, error);
   }
 }
 

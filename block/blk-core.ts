@@ -10,10 +10,16 @@
  * @module
  */
 
-import { warnOn } from "../lib/bug.ts";
+import { bugOn, warnOn } from "../lib/bug.ts";
 import { MSEC } from "../lib/clock.ts";
 import { runInPlace } from "../lib/wait.ts";
-import { type Bio, BIO_REMAPPED, bioEndIo, bioEndWith } from "./bio.ts";
+import {
+  type Bio,
+  BIO_REMAPPED,
+  BIO_UNDER_WAY,
+  bioEndIo,
+  bioEndWith,
+} from "./bio.ts";
 import { blkFlushPlug } from "./blk-plug.ts";
 import { blockTracer, traceBlockQueue, traceBlockRemap } from "./blktrace.ts";
 import {
@@ -59,7 +65,19 @@ const CHECKED_FLAGS = REQ_INTEGRITY | REQ_FUA | REQ_PREFLUSH | REQ_NOWAIT |
 
 /**
  * Sends a bio on its way (kernel: `submit_bio`). Every outcome comes through
- * `bio.endIo`, exactly once, possibly before this returns. Before a driver sees it,
+ * `bio.endIo`, exactly once, possibly before this returns.
+ *
+ * @throws {Error} BUG if the bio is under way already.
+ */
+export function submitBio(bio: Bio): void {
+  bugOn((bio.flags & BIO_UNDER_WAY) !== 0, "a bio is submitted twice");
+  bio.flags |= BIO_UNDER_WAY;
+  submitBioNoacct(bio);
+}
+
+/**
+ * The same for a driver that hands a bio on, with another device or sector (kernel:
+ * `submit_bio_noacct`). Before a driver sees it,
  * a bio may end with
  *
  * - NOTSUPP: NOWAIT on a device without, an operation that the device does not have
@@ -71,7 +89,7 @@ const CHECKED_FLAGS = REQ_INTEGRITY | REQ_FUA | REQ_PREFLUSH | REQ_NOWAIT |
  *   else that is to be atomic;
  * - what the disk's error injection says.
  */
-export function submitBio(bio: Bio): void {
+export function submitBioNoacct(bio: Bio): void {
   const { bdev, size } = bio;
   const op = bio.opf & REQ_OP_MASK;
   let status = BLK_STS_OK;
@@ -184,7 +202,9 @@ function supported(yes: boolean): number {
 
 /** Whether the zone there is one that can be opened, closed, finished and reset. */
 function isManaged(bdev: BlockDevice, sector: number): boolean {
-  if (!bdevIsZoned(bdev)) return false;
+  if (!bdevIsZoned(bdev) || !(Number.isSafeInteger(sector) && sector >= 0)) {
+    return false;
+  }
   // Nobody has told the block layer which zones are conventional.
   return bdev.zones === null || bdevZoneIsSeq(bdev, sector);
 }

@@ -11,6 +11,7 @@
  * @module
  */
 
+import { bugOn } from "../lib/bug.ts";
 import { SEC } from "../lib/clock.ts";
 import { blkMqFinishRequest, type HwQueue } from "./blk-mq.ts";
 import { Request } from "./blk-request.ts";
@@ -90,14 +91,19 @@ export class FlushQueue {
     this.#hctx.send(rq, now);
   }
 
-  /** The FLUSH has ended: all that waited for it go on (kernel: `flush_end_io`). */
-  flushEnd(status: number): void {
-    const took = this.#now() - this.#flushRq!.startTime;
+  /** The FLUSH has ended: all that waited for it go on (kernel: `flush_end_io`).
+   * A request that has no bio and is not it has ended before. */
+  flushEnd(rq: Request, status: number): void {
+    const isRunning = this.#pendingIdx !== this.#runningIdx;
+    bugOn(rq !== this.#flushRq || !isRunning, "a request has ended twice");
+    const took = this.#now() - rq.startTime;
     this.#hctx.queue.stats.accountFlush(took);
     const running = this.#lists[this.#runningIdx]!;
     this.#lists[this.#runningIdx] = [];
     this.#runningIdx ^= 1;
-    for (const rq of running) flushCompleteSeq(rq, nextStep(rq), status);
+    for (const waiter of running) {
+      flushCompleteSeq(waiter, nextStep(waiter), status);
+    }
   }
 
   #now(): number {

@@ -13,11 +13,13 @@ import { EINVAL, EIO, EOPNOTSUPP, EPERM } from "../lib/errno.ts";
 import { andThen, type MaybePromise, repeat } from "../lib/maybe-promise.ts";
 import {
   Bio,
+  BIO_MAX_SECTORS,
   BIO_MAX_VECS,
   bioChain,
   submitBio,
   submitBioWait,
 } from "./bio.ts";
+import { blkFinishPlug, blkStartPlug } from "./blk-plug.ts";
 import {
   REQ_NOUNMAP,
   REQ_OP_DISCARD,
@@ -34,8 +36,6 @@ export const BLKDEV_ZERO_NOUNMAP: number = 1 << 0;
 /** Of {@linkcode blkdevIssueZeroout}: only if the device has a command for it. */
 export const BLKDEV_ZERO_NOFALLBACK: number = 1 << 1;
 
-/** Sectors that a bio can hold: its bytes are 32 bits (kernel: `BIO_MAX_SECTORS`). */
-const BIO_MAX_SECTORS = 2 ** 23 - 1;
 /** Bios under way at a time. */
 const WINDOW = 64;
 /** Memory that stays zero. */
@@ -227,8 +227,8 @@ function nextZeroPages(
   return bio;
 }
 
-/** Covers a range with bios, a window of them at a time; stops behind one in which
- * a bio failed. */
+/** Covers all of a range with bios, a window of them at a time; the first error
+ * counts. */
 function coverRange(
   bdev: BlockDevice,
   sector: number,
@@ -241,34 +241,40 @@ function coverRange(
   let error = 0;
   const done = repeat(() => {
     if (at >= end) return false;
-    const last = submitWindow(bdev, at, end, next, flags);
-    at = last.endSector;
-    return andThen(submitBioWait(last), (ret) => {
-      error = ret;
-      return error === 0;
+    const [waited, following] = submitWindow(bdev, at, end, next, flags);
+    at = following;
+    return andThen(waited, (ret) => {
+      if (error === 0) error = ret;
+      return true;
     });
   });
   return andThen(done, () => error);
 }
 
-/** Submits up to {@linkcode WINDOW} bios, each chained to the next.
- * @returns The last, which has yet to be submitted. */
+/** Submits up to {@linkcode WINDOW} bios under one plug, each chained to the next.
+ * @returns What waits for all of them, and where the next window begins. */
 function submitWindow(
   bdev: BlockDevice,
   sector: number,
   end: number,
   next: NextBio,
   flags: number,
-): Bio {
-  let bio = next(bdev, sector, end - sector, flags);
-  bio.sector = sector;
-  for (let n = 1; n < WINDOW && bio.endSector < end; n++) {
-    const at = bio.endSector;
-    const following = next(bdev, at, end - at, flags);
-    following.sector = at;
-    bioChain(bio, following);
-    submitBio(bio);
-    bio = following;
+): [MaybePromise<number>, number] {
+  blkStartPlug();
+  try {
+    let bio = next(bdev, sector, end - sector, flags);
+    bio.sector = sector;
+    let at = bio.endSector;
+    for (let n = 1; n < WINDOW && at < end; n++) {
+      const following = next(bdev, at, end - at, flags);
+      following.sector = at;
+      at = following.endSector;
+      bioChain(bio, following);
+      submitBio(bio);
+      bio = following;
+    }
+    return [submitBioWait(bio), at];
+  } finally {
+    blkFinishPlug();
   }
-  return bio;
 }

@@ -7,7 +7,15 @@
  */
 
 import { warnOnOnce } from "../lib/bug.ts";
-import { type Bio, bioChain, bioCovered, bioEndWith, bioSplit } from "./bio.ts";
+import { EINVAL } from "../lib/errno.ts";
+import {
+  type Bio,
+  BIO_MAX_SECTORS,
+  bioChain,
+  bioCovered,
+  bioEndWith,
+  bioSplit,
+} from "./bio.ts";
 import { submitBioNoacctNocheck } from "./blk-core.ts";
 import {
   BLK_STS_AGAIN,
@@ -121,6 +129,23 @@ function splitFront(bio: Bio, sectors: number): Bio {
 }
 
 /**
+ * Where a read or a write has to be split for a device (kernel: `bio_split_rw_at`).
+ *
+ * @param maxBytes Most bytes of the front.
+ * @returns Sectors of the front; 0 if all of the bio fits; -EINVAL if its memory is
+ *   not aligned or nothing fits.
+ */
+export function bioSplitRwAt(
+  bio: Bio,
+  lim: QueueLimits,
+  maxBytes: number,
+): number {
+  const sectors = dataSectors(bio, lim, Math.floor(maxBytes / SECTOR_SIZE));
+  if (sectors <= 0) return -EINVAL;
+  return sectors * SECTOR_SIZE === bio.size ? 0 : sectors;
+}
+
+/**
  * Most sectors of one request from where the bio begins (kernel:
  * `get_max_io_size`). The end is aligned to physical blocks if that leaves
  * anything, else to logical ones.
@@ -166,9 +191,6 @@ function discardSectors(bio: Bio, lim: QueueLimits, most: number): number {
   const past = (bio.sector + whole - offset) % granularity;
   return whole - past;
 }
-
-/** Sectors that a bio can hold: its bytes are 32 bits (kernel: `BIO_MAX_SECTORS`). */
-const BIO_MAX_SECTORS = 2 ** 23 - 1;
 
 /** What a walk over a bio's memory has counted. */
 interface Walk {

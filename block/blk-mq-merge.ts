@@ -8,13 +8,14 @@
  */
 
 import type { Bio, BioVec } from "./bio.ts";
-import { BIO_ZONE_WRITE_PLUGGING } from "./bio.ts";
+import { BIO_MAX_SECTORS, BIO_ZONE_WRITE_PLUGGING } from "./bio.ts";
 import type { HwQueue } from "./blk-mq.ts";
 import { plug } from "./blk-plug.ts";
 import type { Request, RequestList } from "./blk-request.ts";
 import { blockTracer, traceBlockBio } from "./blktrace.ts";
 import {
   REQ_ATOMIC,
+  REQ_FAILFAST_MASK,
   REQ_FUA,
   REQ_NOMERGE,
   REQ_OP_DISCARD,
@@ -156,6 +157,8 @@ function frontMerge(rq: Request, bio: Bio, lim: QueueLimits): number {
   if (tooLong(rq, bio, lim) || !addSegments(rq, bio, lim)) return noMerge(rq);
   bio.next = first;
   rq.bio = bio;
+  // Whether it is tried again is up to its first bio (kernel: `blk_update_mixed_merge`).
+  rq.opf = (rq.opf & ~REQ_FAILFAST_MASK) | (bio.opf & REQ_FAILFAST_MASK);
   rq.sector = bio.sector;
   rq.size += bio.size;
   rq.hctx.queue.stats.accountMerge(bio.opf);
@@ -180,6 +183,7 @@ function noMerge(rq: Request): number {
  * of them begins (kernel: `blk_rq_get_max_sectors`). */
 function tooLong(rq: Request, bio: Bio, lim: QueueLimits): boolean {
   const sectors = (rq.size + bio.size) / SECTOR_SIZE;
+  if (sectors > BIO_MAX_SECTORS) return true;
   const start = Math.min(rq.sector, bio.sector);
   switch (rq.opf & REQ_OP_MASK) {
     case REQ_OP_DISCARD:

@@ -4,7 +4,8 @@
  *
  * A tag is a slot of the hardware queue. Where the kernel's submitter sleeps for
  * one, or until a frozen queue thaws, the bio waits here in a line, and its
- * submitter goes on. A request that the driver cannot take now is kept: on the
+ * submitter goes on. So the line is bounded by nothing but the submitters, as in the
+ * kernel the number of tasks that sleep is. A request that the driver cannot take now is kept: on the
  * dispatch list, which is served before anything else, or behind it on the
  * software queue, where bios may still join it.
  *
@@ -16,11 +17,14 @@
 import {
   type Bio,
   BIO_EMULATES_ZONE_APPEND,
+  BIO_TRACE_COMPLETION,
   BIO_ZONE_WRITE_PLUGGING,
   bioAdvance,
   bioEndIo,
   bioEndWith,
+  bioIsEmpty,
 } from "./bio.ts";
+import { submitBioNoacctNocheck } from "./blk-core.ts";
 import { flushDataEnd, FlushQueue, insertFlush } from "./blk-flush.ts";
 import { bioSplitToLimits } from "./blk-merge.ts";
 import { blkMqAttemptBioMerge } from "./blk-mq-merge.ts";
@@ -48,8 +52,8 @@ import {
   BLK_STS_RESOURCE,
   opIsFlush,
   opIsSync,
-  opIsZoneMgmt,
   REQ_NOWAIT,
+  REQ_OP_DRV_IN,
   REQ_OP_MASK,
   REQ_OP_READ,
   REQ_OP_ZONE_APPEND,
@@ -62,7 +66,7 @@ import {
   blkZoneWritePlugInitRequest,
 } from "./blk-zoned.ts";
 import type { BlockDevice } from "./blkdev.ts";
-import { EINVAL } from "../lib/errno.ts";
+import { checkCount, EINVAL } from "../lib/errno.ts";
 import { MSEC, SEC } from "../lib/clock.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
 import { WaitQueue } from "../lib/wait.ts";
@@ -118,6 +122,8 @@ const BLK_MQ_RESOURCE_DELAY = 3 * MSEC;
 const SBQ_WAKE_BATCH = 8;
 /** A batch is at most this part of all tags (kernel: `SBQ_WAIT_QUEUES`). */
 const SBQ_WAIT_QUEUES = 8;
+/** Most tags of a hardware queue. */
+const BLK_MQ_MAX_DEPTH = 10240;
 /** How long a request may take, nanoseconds (kernel: `rq_timeout`). */
 const BLK_MQ_TIMEOUT = 30 * SEC;
 
@@ -221,10 +227,13 @@ export class HwQueue {
     if (this.#first === this.#waiting.length || this.#waking) return;
     if (this.#available < this.queue.wakeBatch) return;
     this.#waking = true;
-    while (this.#available > 0 && this.#first < this.#waiting.length) {
-      this.#start(this.#waiting[this.#first++]!);
+    try {
+      while (this.#available > 0 && this.#first < this.#waiting.length) {
+        this.#start(this.#waiting[this.#first++]!);
+      }
+    } finally {
+      this.#waking = false;
     }
-    this.#waking = false;
     // A line that never empties must not keep all that have gone.
     if (this.#first * 2 > this.#waiting.length) {
       this.#waiting = this.#waiting.slice(this.#first);
@@ -290,8 +299,11 @@ export class HwQueue {
     if (this.#running || this.queue.quiesceDepth > 0) return;
     this.#running = true;
     const now = this.queue.device.clock.now();
-    if (this.#serve(this.dispatch, now)) this.#serve(this.software, now);
-    this.#running = false;
+    try {
+      if (this.#serve(this.dispatch, now)) this.#serve(this.software, now);
+    } finally {
+      this.#running = false;
+    }
   }
 
   /** Hands over what is on a list until the driver takes no more (kernel:
@@ -349,7 +361,7 @@ export class HwQueue {
     // With nothing under way no completion will run the queue.
     if (status === BLK_STS_RESOURCE || this.queue.issued === 0) {
       this.runLater(BLK_MQ_RESOURCE_DELAY);
-    }
+    } else this.queue.starved = true;
   }
 
   /** Runs the queue after some time (kernel: `blk_mq_delay_run_hw_queue`). */
@@ -416,11 +428,14 @@ class QueueMap {
   }
 }
 
+/** More queues of a kind than any device has: their numbers are of 16 bits. */
+const MAX_QUEUES = 65535;
+
 /** What {@linkcode RequestQueue} is made with. */
 export interface RequestQueueOptions {
   /** Hardware queues for all but polled I/O, or for all but that and reads; at least 1. */
   queues: number;
-  /** Tags of each, at least 1. */
+  /** Tags of each, 1 to 10240. */
   depth: number;
   /** Hardware queues for reads; none if absent: reads share `queues`. */
   readQueues?: number;
@@ -457,6 +472,8 @@ export class RequestQueue {
   nomerges: 0 | 1 | 2 = 0;
   /** Requests that the driver has. */
   issued = 0;
+  /** Whether some hardware queue waits for the next completion, on whichever. */
+  starved = false;
   /** Times that somebody wants the driver to be left alone. */
   quiesceDepth = 0;
   /** Whether {@linkcode enter} has something to say. */
@@ -475,6 +492,7 @@ export class RequestQueue {
    * @param device The device.
    * @param ops Its driver.
    * @param options How many there are.
+   * @throws {FsError} EINVAL, naming the number that cannot be.
    */
   constructor(
     device: BlockDevice,
@@ -482,9 +500,16 @@ export class RequestQueue {
     options: RequestQueueOptions,
   ) {
     const { queues, depth, readQueues = 0, pollQueues = 0 } = options;
+    const { timeout = BLK_MQ_TIMEOUT } = options;
+    checkCount("queues", queues, 1, MAX_QUEUES);
+    checkCount("readQueues", readQueues, 0, MAX_QUEUES);
+    checkCount("pollQueues", pollQueues, 0, MAX_QUEUES);
+    checkCount("depth", depth, 1, BLK_MQ_MAX_DEPTH);
+    checkCount("timeout", timeout, 1);
     this.device = device;
+    device.requestQueue = this;
     this.ops = ops;
-    this.timeout = options.timeout ?? BLK_MQ_TIMEOUT;
+    this.timeout = timeout;
     this.depth = depth;
     this.nrRequests = depth;
     this.wakeBatch = wakeBatchOf(depth);
@@ -560,7 +585,11 @@ export class RequestQueue {
     this.closed = this.#dead;
     const bios = this.#frozen;
     this.#frozen = [];
-    for (const bio of bios) blkMqSubmitBio(this, bio);
+    for (const bio of bios) {
+      if ((bio.opf & REQ_OP_MASK) >= REQ_OP_DRV_IN) {
+        blkExecuteRqNowait(this, bio);
+      } else submitBioNoacctNocheck(bio);
+    }
   }
 
   /** See {@linkcode blkMarkDiskDead}. */
@@ -612,17 +641,11 @@ export function blkMqSubmitBio(queue: RequestQueue, bio: Bio): void {
     bioEndWith(bio, BLK_STS_IOERR);
   } else if ((bio.opf & REQ_POLLED) !== 0 && !queue.canPoll) {
     bioEndWith(bio, BLK_STS_NOTSUPP);
-  } else if (bio.size === 0 && hasNothingToDo(bio.opf)) {
-    bioEndIo(bio);
-  } else {
+  } else if (bioIsEmpty(bio)) bioEndIo(bio);
+  else {
     const front = bioSplitToLimits(bio, limits);
     if (front !== null) submitPart(queue, front);
   }
-}
-
-/** No command moves nothing: its count of blocks begins at 1. */
-function hasNothingToDo(opf: number): boolean {
-  return !opIsFlush(opf) && !opIsZoneMgmt(opf & REQ_OP_MASK);
 }
 
 function submitPart(queue: RequestQueue, bio: Bio): void {
@@ -649,6 +672,7 @@ export function blkExecuteRqNowait(queue: RequestQueue, bio: Bio): void {
  * its next step, or its bios end, in order, and its tag is free.
  *
  * @param status `BLK_STS_*`.
+ * @throws {Error} BUG if it has ended before.
  */
 export function blkMqEndRequest(rq: Request, status: number): void {
   if (rq.state === MQ_RQ_IN_FLIGHT) {
@@ -657,7 +681,7 @@ export function blkMqEndRequest(rq: Request, status: number): void {
     if (--queue.issued === 0) queue.timer.rest();
   }
   if (blockTracer !== null) traceBlockRqEnd(rq, status, rq.size);
-  if (rq.bio === null) rq.hctx.flush.flushEnd(status);
+  if (rq.bio === null) rq.hctx.flush.flushEnd(rq, status);
   else if (rq.flushSeq !== 0) flushDataEnd(rq, status);
   else blkMqFinishRequest(rq, status);
 }
@@ -679,12 +703,17 @@ export function blkMqFinishRequest(rq: Request, status: number): void {
   if (bio!.next === null) endBio(rq, bio!, status);
   else endBios(bio!, status);
   if (zonePlug !== null) blkZoneWritePlugFinish(queue.device, zonePlug);
-  hctx.run();
+  if (queue.starved) {
+    queue.starved = false;
+    blkMqRunHwQueues(queue);
+  } else hctx.run();
   hctx.wakeUp();
   if (queue.closed) queue.noteEnd();
 }
 
 function endBio(rq: Request, bio: Bio, status: number): void {
+  // That of the request has been traced.
+  bio.flags &= ~BIO_TRACE_COMPLETION;
   if ((rq.opf & REQ_OP_MASK) === REQ_OP_ZONE_APPEND) bio.sector = rq.sector;
   bioEndWith(bio, status);
 }
@@ -694,6 +723,7 @@ function endBios(first: Bio, status: number): void {
   while (bio !== null) {
     const next: Bio | null = bio.next;
     bio.next = null;
+    bio.flags &= ~BIO_TRACE_COMPLETION;
     bioEndWith(bio, status);
     bio = next;
   }
@@ -727,6 +757,7 @@ export function blkUpdateRequest(
     const step = Math.min(left, bio.size);
     left -= step;
     if (bio.status === BLK_STS_OK) bio.status = status;
+    bio.flags &= ~BIO_TRACE_COMPLETION;
     if (step < bio.size) bioAdvance(bio, step);
     else {
       rq.bio = bio.next;

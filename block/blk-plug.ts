@@ -13,6 +13,7 @@
  * @module
  */
 
+import { bugOn } from "../lib/bug.ts";
 import { setWaitHooks } from "../lib/wait.ts";
 import { type Request, RequestList } from "./blk-request.ts";
 import { blockTracer, traceBlockPlug, traceBlockUnplug } from "./blktrace.ts";
@@ -51,9 +52,14 @@ export function blkStartPlug(): void {
   if (plug.depth++ === 0) plug.serial++;
 }
 
-/** Sends what has been held back, if this is the outermost plug (kernel:
- * `blk_finish_plug`). */
+/**
+ * Sends what has been held back, if this is the outermost plug (kernel:
+ * `blk_finish_plug`).
+ *
+ * @throws {Error} BUG if none has been begun.
+ */
 export function blkFinishPlug(): void {
+  bugOn(plug.depth === 0, "a plug is finished that nobody began");
   if (--plug.depth === 0 && plug.count > 0) blkFlushPlug();
 }
 
@@ -62,7 +68,7 @@ export function blkAddRqToPlug(rq: Request): void {
   const { last } = plug.list;
   if (last === null) {
     if (blockTracer !== null) traceBlockPlug(rq);
-  } else if (isFull(last)) {
+  } else if (isFull(last, rq)) {
     blkFlushPlug();
     if (blockTracer !== null) traceBlockPlug(rq);
   } else if (last.hctx !== rq.hctx) {
@@ -73,12 +79,13 @@ export function blkAddRqToPlug(rq: Request): void {
   plug.count++;
 }
 
-function isFull(last: Request): boolean {
+/** Whether the plug is to be emptied before `rq` is added. */
+function isFull(last: Request, rq: Request): boolean {
   const max = plug.multipleQueues
     ? 2 * BLK_MAX_REQUEST_COUNT
     : BLK_MAX_REQUEST_COUNT;
   return plug.count >= max ||
-    (last.size >= BLK_PLUG_FLUSH_SIZE && last.hctx.queue.nomerges !== 2);
+    (last.size >= BLK_PLUG_FLUSH_SIZE && rq.hctx.queue.nomerges !== 2);
 }
 
 /** What is on its way to the drivers. */

@@ -6,7 +6,9 @@
  * @module
  */
 
+import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
 import { BIO_MAX_VECS } from "./bio.ts";
+import { blkMqFreezeQueue, blkMqUnfreezeQueue } from "./blk-mq.ts";
 import { SECTOR_SIZE } from "./blk-types.ts";
 import {
   BLK_FEAT_ATOMIC_WRITES,
@@ -88,8 +90,9 @@ export function blkValidateLimits(
 }
 
 /**
- * Changes some of a device's limits (kernel: `queue_limits_commit_update`). Bios
- * that have been split go on by the old ones.
+ * Changes some of a device's limits (kernel: `queue_limits_commit_update`). For a
+ * driver that knows its device to be idle: bios that have been split, and requests
+ * that wait, would go on by the old ones.
  *
  * @param bdev The device, or a partition of it.
  * @param changes Fields with their new values; derived ones follow.
@@ -108,19 +111,40 @@ export function queueLimitsCommitUpdate(
 }
 
 /**
+ * The same for a device in use: bios that come wait until those that are under way
+ * have ended, and the limits have changed (kernel:
+ * `queue_limits_commit_update_frozen`). A device that works on bios is not waited for.
+ *
+ * @returns As {@linkcode queueLimitsCommitUpdate}.
+ */
+export function queueLimitsCommitUpdateFrozen(
+  bdev: BlockDevice,
+  changes: Partial<QueueLimits>,
+): MaybePromise<BadLimit | null> {
+  const queue = bdev.whole.requestQueue;
+  if (queue === null) return queueLimitsCommitUpdate(bdev, changes);
+  return andThen(blkMqFreezeQueue(queue), () => {
+    const bad = queueLimitsCommitUpdate(bdev, changes);
+    blkMqUnfreezeQueue(queue);
+    return bad;
+  });
+}
+
+/**
  * Turns a device's write cache "write back" or "write through" in the block layer's
- * eyes (kernel: attribute `write_cache`). Written through, no FLUSH and no FUA is
- * sent any more; the device's cache is as volatile as before.
+ * eyes (kernel: attribute `write_cache`), once what is under way has ended. Written
+ * through, no FLUSH and no FUA is sent any more; the device's cache is as volatile as
+ * before.
  */
 export function setWriteCache(
   bdev: BlockDevice,
   mode: "write back" | "write through",
-): void {
+): MaybePromise<void> {
   const { limits } = bdev.whole;
   const flags = mode === "write back"
     ? limits.flags & ~BLK_FLAG_WRITE_CACHE_DISABLED
     : limits.flags | BLK_FLAG_WRITE_CACHE_DISABLED;
-  queueLimitsCommitUpdate(bdev, { flags });
+  return andThen(queueLimitsCommitUpdateFrozen(bdev, { flags }), () => {});
 }
 
 /**
@@ -201,8 +225,9 @@ function validateNumbers(lim: QueueLimits): BadLimit | null {
   return null;
 }
 
-function isPowerOfTwo(n: number): boolean {
-  return Number.isInteger(n) && n > 0 && (n & (n - 1)) === 0;
+/** Whether it is one, also beyond what `&` takes. */
+export function isPowerOfTwo(n: number): boolean {
+  return n > 0 && 2 ** Math.floor(Math.log2(n)) === n;
 }
 
 function validateBlockSizes(lim: QueueLimits): BadLimit | null {

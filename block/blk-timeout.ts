@@ -64,29 +64,35 @@ export class TimeoutTimer {
   expire(): void {
     this.#event = 0;
     this.#watching = false;
-    const queue = this.#queue;
-    const { clock } = queue.device;
-    const now = clock.now();
+    const now = this.#queue.device.clock.now();
     const late: Request[] = [];
-    blkMqTagsetBusyIter(queue, (rq) => {
+    blkMqTagsetBusyIter(this.#queue, (rq) => {
       if (rq.deadline <= now) late.push(rq);
     });
-    for (const rq of late) {
-      // What was done about one before may have ended this one.
-      if (rq.state !== MQ_RQ_IN_FLIGHT || rq.deadline > now) continue;
-      // The driver sees to it, or asks to be told again.
-      rq.deadline = Infinity;
-      if (queue.ops.timeout!(rq) === "reset-timer") {
-        rq.deadline = now + queue.timeout;
-      }
+    try {
+      for (const rq of late) this.#tell(rq, now);
+    } finally {
+      this.#setToNext();
     }
+  }
+
+  #tell(rq: Request, now: number): void {
+    // What was done about one before may have ended this one.
+    if (rq.state !== MQ_RQ_IN_FLIGHT || rq.deadline > now) return;
+    // The driver sees to it, or asks to be told again.
+    rq.deadline = Infinity;
+    const { ops, timeout } = this.#queue;
+    if (ops.timeout!(rq) === "reset-timer") rq.deadline = now + timeout;
+  }
+
+  #setToNext(): void {
     let next = Infinity;
-    blkMqTagsetBusyIter(queue, (rq) => {
+    blkMqTagsetBusyIter(this.#queue, (rq) => {
       next = Math.min(next, rq.deadline);
     });
     if (next === Infinity || this.#watching) return;
     this.#watching = true;
-    this.#event = clock.at(next, expired, this);
+    this.#event = this.#queue.device.clock.at(next, expired, this);
   }
 }
 

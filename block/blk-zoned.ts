@@ -25,7 +25,7 @@ import {
 } from "./bio.ts";
 import type { Request } from "./blk-request.ts";
 import { bioAttemptBackMerge, blkRqMergeOk } from "./blk-mq-merge.ts";
-import { queueLimitsCommitUpdate } from "./blk-settings.ts";
+import { isPowerOfTwo, queueLimitsCommitUpdate } from "./blk-settings.ts";
 import {
   BLK_STS_IOERR,
   BLK_STS_OK,
@@ -201,6 +201,11 @@ export class DiskZones {
     return Math.floor(sector / this.zoneSectors);
   }
 
+  /** Condition of a zone, as far as is known here. */
+  condOf(zone: number): number {
+    return this.plugs.get(zone)?.cond ?? this.conds[zone]!;
+  }
+
   /** Whether a plug's zone has no room left (kernel: `disk_zone_wplug_is_full`). */
   isFull(plug: ZoneWritePlug): boolean {
     return plug.wpOffset >= this.capacityOf(plug.zone);
@@ -225,13 +230,6 @@ export function bdevZoneIsSeq(bdev: BlockDevice, sector: number): boolean {
 /** Whether the block layer makes writes of appends (kernel: `bdev_emulates_zone_append`). */
 export function bdevEmulatesZoneAppend(bdev: BlockDevice): boolean {
   return bdevIsZoned(bdev) && bdev.limits.maxHwZoneAppendSectors === 0;
-}
-
-/** Number of zones, 0 if the device has none (kernel: `bdev_nr_zones`). */
-export function bdevNrZones(bdev: BlockDevice): number {
-  return bdevIsZoned(bdev)
-    ? Math.ceil(bdev.nrSectors / bdev.limits.chunkSectors)
-    : 0;
 }
 
 /**
@@ -443,7 +441,7 @@ function fillFromCache(
   plug: ZoneWritePlug | undefined,
   zone: BlkZone,
 ): void {
-  const cond = plug === undefined ? zones.conds[no]! : plug.cond;
+  const cond = zones.condOf(no);
   const isConventional = cond === BLK_ZONE_COND_NOT_WP;
   zone.start = no * zones.zoneSectors;
   zone.len = Math.min(
@@ -943,10 +941,6 @@ export function blkReleaseDiskZones(bdev: BlockDevice): void {
   if (zones === null) return;
   bdev.zones = null;
   for (const plug of zones.plugs.values()) abort(zones, plug);
-}
-
-function isPowerOfTwo(n: number): boolean {
-  return n > 0 && 2 ** Math.floor(Math.log2(n)) === n;
 }
 
 /** The checks of a walk over all zones (kernel: `struct blk_revalidate_zone_args`). */

@@ -11,6 +11,7 @@ import { EOPNOTSUPP } from "../lib/errno.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
 import type { Bio } from "./bio.ts";
 import { SECTOR_SIZE } from "./blk-types.ts";
+import type { RequestQueue } from "./blk-mq.ts";
 import type { DiskZones, ReportZonesCb } from "./blk-zoned.ts";
 
 /** The device has a volatile write cache (kernel: `BLK_FEAT_WRITE_CACHE`). */
@@ -21,9 +22,10 @@ export const BLK_FEAT_FUA: number = 1 << 1;
 export const BLK_FEAT_ROTATIONAL: number = 1 << 2;
 /** Its timing is a source of randomness; says nothing here (kernel: `BLK_FEAT_ADD_RANDOM`). */
 export const BLK_FEAT_ADD_RANDOM: number = 1 << 3;
-/** Requests are counted (kernel: `BLK_FEAT_IO_STAT`). */
+/** Requests are counted; here they always are (kernel: `BLK_FEAT_IO_STAT`). */
 export const BLK_FEAT_IO_STAT: number = 1 << 4;
-/** Memory must not change while it is written (kernel: `BLK_FEAT_STABLE_WRITES`). */
+/** Memory must not change while it is written; no device here asks for that (kernel:
+ * `BLK_FEAT_STABLE_WRITES`). */
 export const BLK_FEAT_STABLE_WRITES: number = 1 << 5;
 /** I/O is done when `submitBio` returns (kernel: `BLK_FEAT_SYNCHRONOUS`). */
 export const BLK_FEAT_SYNCHRONOUS: number = 1 << 6;
@@ -194,6 +196,9 @@ export abstract class BlockDevice {
   bdFlags = 0;
   /** Makes bios of this disk and its partitions fail; null lets all go. */
   errorInjection: ErrorInjector | null = null;
+  /** Where its requests are; null if its driver works on bios, and for a partition
+   * (kernel: `bd_queue`). */
+  requestQueue: RequestQueue | null = null;
   /** What is known of its zones; null if it has none, or they are not as they must be. */
   zones: DiskZones | null = null;
   /** Who has it to himself, as a mounted file system has; null if nobody has

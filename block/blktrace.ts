@@ -38,6 +38,8 @@ import {
   SECTOR_SIZE,
 } from "./blk-types.ts";
 import type { BlockDevice } from "./blkdev.ts";
+import { throwLater } from "../lib/clock.ts";
+import { traceFile, traceLine } from "../lib/trace-file.ts";
 
 /** What every event says. */
 export interface BlockTraceTime {
@@ -65,6 +67,16 @@ export interface BlockTraceBio extends BlockTraceDevice {
     | "block_getrq";
   /** Sectors. */
   nrSector: number;
+}
+
+/** A bio ends that no request was made of, or that a stacked device has sent on. */
+export interface BlockTraceBioEnd extends BlockTraceDevice {
+  /** Kernel name of the event. */
+  name: "block_bio_complete";
+  /** Sectors. */
+  nrSector: number;
+  /** 0 or a negative errno. */
+  error: number;
 }
 
 /** A bio goes in parts. */
@@ -128,6 +140,7 @@ export interface BlockTraceUnplug extends BlockTraceTime {
 /** What a tracer gets. */
 export type BlockTraceEvent =
   | BlockTraceBio
+  | BlockTraceBioEnd
   | BlockTraceSplit
   | BlockTraceRemap
   | BlockTraceRq
@@ -141,7 +154,8 @@ export let blockTracer: ((event: BlockTraceEvent) => void) | null = null;
 /**
  * Sets who is told of every event (kernel: /sys/kernel/tracing/events/block/enable).
  *
- * @param tracer Called synchronously; must not do I/O. Null: nobody.
+ * @param tracer Called synchronously; must not do I/O. What it throws is thrown by an
+ *   event of the device's clock. Null: nobody.
  */
 export function setBlockTracer(
   tracer: ((event: BlockTraceEvent) => void) | null,
@@ -184,10 +198,19 @@ function devOf(bdev: BlockDevice): string {
   return `${bdev.dev.major},${bdev.dev.minor}`;
 }
 
+/** Tells of an event. What is going on has to go on, whatever a tracer throws. */
+function tell({ clock }: BlockDevice, event: BlockTraceEvent): void {
+  try {
+    blockTracer?.(event);
+  } catch (error) {
+    throwLater(clock, error);
+  }
+}
+
 /** Something has happened to a bio. */
 export function traceBlockBio(name: BlockTraceBio["name"], bio: Bio): void {
   const { bdev } = bio;
-  blockTracer!({
+  tell(bdev, {
     name,
     time: bdev.clock.now(),
     dev: devOf(bdev),
@@ -204,10 +227,24 @@ export function traceBlockQueue(bio: Bio): void {
   traceBlockBio("block_bio_queue", bio);
 }
 
+/** A bio has ended whose end no request tells. */
+export function traceBlockBioComplete(bio: Bio): void {
+  const { bdev } = bio;
+  tell(bdev, {
+    name: "block_bio_complete",
+    time: bdev.clock.now(),
+    dev: devOf(bdev),
+    rwbs: blkFillRwbs(bio.opf),
+    sector: bio.sector,
+    nrSector: bio.size / SECTOR_SIZE,
+    error: blkStatusToErrno(bio.status),
+  });
+}
+
 /** The front of a bio goes first, and the rest begins at `newSector`. */
 export function traceBlockSplit(front: Bio, newSector: number): void {
   const { bdev } = front;
-  blockTracer!({
+  tell(bdev, {
     name: "block_split",
     time: bdev.clock.now(),
     dev: devOf(bdev),
@@ -224,7 +261,7 @@ export function traceBlockRemap(
   oldSector: number,
 ): void {
   const { bdev } = bio;
-  blockTracer!({
+  tell(bdev, {
     name: "block_bio_remap",
     time: bdev.clock.now(),
     dev: devOf(bdev),
@@ -253,12 +290,12 @@ function fieldsOf(rq: Request, bytes: number) {
 /** A request waits, or goes to the driver. */
 export function traceBlockRq(name: BlockTraceRq["name"], rq: Request): void {
   const bytes = rq.bio === null ? 0 : rq.size;
-  blockTracer!({ name, ...fieldsOf(rq, bytes), bytes });
+  tell(rq.hctx.queue.device, { name, ...fieldsOf(rq, bytes), bytes });
 }
 
 /** A request goes back to be sent again. */
 export function traceBlockRequeue(rq: Request): void {
-  blockTracer!({
+  tell(rq.hctx.queue.device, {
     name: "block_rq_requeue",
     ...fieldsOf(rq, rq.size),
     error: 0,
@@ -273,25 +310,26 @@ export function traceBlockRqEnd(
 ): void {
   const fields = fieldsOf(rq, bytes);
   const error = blkStatusToErrno(status);
-  blockTracer!({ name: "block_rq_complete", ...fields, error });
-  if (error !== 0) blockTracer!({ name: "block_rq_error", ...fields, error });
+  const { device } = rq.hctx.queue;
+  tell(device, { name: "block_rq_complete", ...fields, error });
+  if (error !== 0) tell(device, { name: "block_rq_error", ...fields, error });
 }
 
 /** The first request is held back. */
 export function traceBlockPlug(rq: Request): void {
-  blockTracer!({ name: "block_plug", time: rq.hctx.queue.device.clock.now() });
+  const { device } = rq.hctx.queue;
+  tell(device, { name: "block_plug", time: device.clock.now() });
 }
 
 /** What is held back goes. */
 export function traceBlockUnplug(): void {
-  const { first } = plug.list;
-  const time = first!.hctx.queue.device.clock.now();
-  blockTracer!({ name: "block_unplug", time, nrRq: plug.count });
+  const { device } = plug.list.first!.hctx.queue;
+  const time = device.clock.now();
+  tell(device, { name: "block_unplug", time, nrRq: plug.count });
 }
 
 /** Who does all I/O here. */
 const COMM = "iomap";
-const PID = 1;
 const IOPRIO_CLASSES = ["none", "rt", "be", "idle"];
 
 /** Kernel: `IOPRIO_PRIO_CLASS` and its like. */
@@ -322,6 +360,8 @@ function formatFields(event: BlockTraceEvent): string {
       return `${begin} () ${range} ${
         formatIoprio(event.ioprio)
       } [${event.error}]`;
+    case "block_bio_complete":
+      return `${begin} ${range} [${event.error}]`;
     default:
       return `${begin} ${range} [${COMM}]`;
   }
@@ -329,32 +369,10 @@ function formatFields(event: BlockTraceEvent): string {
 
 /** An event as a line of the kernel's trace file, without the line's end. */
 export function formatBlockTrace(event: BlockTraceEvent): string {
-  const us = Math.floor(event.time / 1000);
-  const seconds = `${Math.floor(us / 1e6)}`.padStart(5);
-  const fraction = `${us % 1e6}`.padStart(6, "0");
-  const task = `${COMM.padStart(16)}-${`${PID}`.padEnd(7)}`;
-  return `${task} [000] ..... ${seconds}.${fraction}: ${event.name}: ` +
-    formatFields(event);
+  return traceLine(event.time, event.name, formatFields(event));
 }
 
 /** Events as the kernel's trace file shows them (/sys/kernel/tracing/trace). */
 export function printBlockTrace(events: readonly BlockTraceEvent[]): string {
-  const count = `${events.length}/${events.length}`;
-  const lines = [
-    "# tracer: nop",
-    "#",
-    `# entries-in-buffer/entries-written: ${count}   #P:1`,
-    "#",
-    "#                                _-----=> irqs-off/BH-disabled",
-    "#                               / _----=> need-resched",
-    "#                              | / _---=> hardirq/softirq",
-    "#                              || / _--=> preempt-depth",
-    "#                              ||| / _-=> migrate-disable",
-    "#                              |||| /     delay",
-    "#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION",
-    "#              | |         |   |||||     |         |",
-    ...events.map(formatBlockTrace),
-    "",
-  ];
-  return lines.join("\n");
+  return traceFile(events.map(formatBlockTrace));
 }

@@ -30,6 +30,7 @@ import {
   blkdevIssueSecureErase,
   blkdevIssueZeroout,
 } from "./blk-lib.ts";
+import { blkFinishPlug, blkStartPlug } from "./blk-plug.ts";
 import {
   REQ_ATOMIC,
   REQ_FUA,
@@ -382,10 +383,20 @@ function directIo(
   if (bios === null) return -EINVAL;
   // Several bios cannot all be told to wait for nothing.
   if (bios.length > 1 && (opf & REQ_NOWAIT) !== 0) return -EAGAIN;
+  return andThen(submitAll(bios), (ret) => ret < 0 ? ret : count);
+}
+
+/** Submits bios under one plug and waits for all; the first error counts. */
+function submitAll(bios: Bio[]): MaybePromise<number> {
   const last = bios.pop()!;
   for (const bio of bios) bioChain(bio, last);
-  for (const bio of bios) submitBio(bio);
-  return andThen(submitBioWait(last), (ret) => ret < 0 ? ret : count);
+  blkStartPlug();
+  try {
+    for (const bio of bios) submitBio(bio);
+    return submitBioWait(last);
+  } finally {
+    blkFinishPlug();
+  }
 }
 
 /** Bios over all of the caller's memory; null if there is a piece that no block fits. */

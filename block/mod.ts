@@ -12,6 +12,7 @@ export * from "./blk-lib.ts";
 export {
   bioPoll,
   BLK_POLL_ONESHOT,
+  submitBioNoacct,
   submitBioNoacctNocheck,
 } from "./blk-core.ts";
 export type { FlushQueue } from "./blk-flush.ts";
@@ -51,12 +52,12 @@ export {
   blkValidateLimits,
   diskUpdateReadahead,
   queueLimitsCommitUpdate,
+  queueLimitsCommitUpdateFrozen,
   setWriteCache,
 } from "./blk-settings.ts";
 export * from "./blk-types.ts";
 export {
   bdevEmulatesZoneAppend,
-  bdevNrZones,
   bdevZoneIsSeq,
   BLK_ZONE_COND_ACTIVE,
   BLK_ZONE_COND_CLOSED,
@@ -90,6 +91,7 @@ export { Partition } from "./partition.ts";
 export {
   blkFillRwbs,
   type BlockTraceBio,
+  type BlockTraceBioEnd,
   type BlockTraceDevice,
   type BlockTraceEvent,
   type BlockTracePlug,

@@ -22,7 +22,10 @@ import {
 import { IovIter } from "../lib/iov-iter.ts";
 import { Mutex } from "../lib/locks.ts";
 import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
-import { type Advice, vfsFadvise } from "./fadvise.ts";
+import { type CacheStat, filemapCachestat } from "../mm/filemap.ts";
+import { PAGE_SIZE } from "../mm/folio.ts";
+import { VM_SHARED, VM_WRITE } from "../mm/rmap.ts";
+import { type Advice, vfsFadvise, vfsReadahead } from "./fadvise.ts";
 import {
   FALLOC_FL_COLLAPSE_RANGE,
   FALLOC_FL_INSERT_RANGE,
@@ -35,10 +38,18 @@ import {
   type File,
   MAX_LFS_FILESIZE,
 } from "./fs.ts";
-import { FIEMAP_FLAG_SYNC, vfsFiemap } from "./ioctl.ts";
+import { canIopoll, Iopoll } from "./iopoll.ts";
+import {
+  FIEMAP_FLAG_CACHE,
+  FIEMAP_FLAG_SYNC,
+  FIEMAP_FLAG_XATTR,
+  ioctlFibmap,
+  vfsFiemap,
+} from "./ioctl.ts";
 import {
   IOCB_APPEND,
   IOCB_ATOMIC,
+  IOCB_DIO_CALLER_COMP,
   IOCB_DIRECT,
   IOCB_DONTCACHE,
   IOCB_DSYNC,
@@ -48,6 +59,7 @@ import {
   IOCB_SYNC_CALL,
   Kiocb,
 } from "./kiocb.ts";
+import { MemoryMapping, type MmapOptions, vfsMmap } from "./mmap.ts";
 import { fileClose, vfsFallocate, vfsFtruncate } from "./open.ts";
 import { vfsLlseek, vfsRead, vfsWrite } from "./read-write.ts";
 import { type FileInfo, vfsGetattr } from "./stat.ts";
@@ -75,7 +87,8 @@ export interface ReadOptions {
   nowait?: boolean;
   /** Drop the pages once they have been used (RWF_DONTCACHE). */
   dontcache?: boolean;
-  /** Poll for the completion (RWF_HIPRI). */
+  /** Poll for the completion (RWF_HIPRI): of an asynchronous call on a file that is
+   * open for direct I/O, on a device with queues for it. No effect elsewhere. */
   hipri?: boolean;
 }
 
@@ -99,13 +112,17 @@ export interface FiemapOptions {
   length?: number;
   /** Write back the file first. */
   sync?: boolean;
+  /** The extents of its attributes, not of its data. */
+  xattr?: boolean;
+  /** Read the extent map into memory; EBADR where the file system does not. */
+  cache?: boolean;
   /** Most extents, above 0. */
   max?: number;
 }
 
 // `at` of the options parsed last, -1 if absent; taken at once. To hand it back in an
-// object would make one for each call.
-let parsedAt = -1;
+// object would make one for each call, as would a variable for each number above 2^31.
+const parsedAt = new Float64Array(1);
 
 const READ = false;
 const WRITE = true;
@@ -120,6 +137,12 @@ class Call extends Kiocb {
   at = -1;
   /** Bytes asked for. */
   length = 0;
+  /** Who polls for it; null if nobody does. */
+  iopoll: Iopoll | null = null;
+  /** Whether there is a promise to settle. */
+  promised = true;
+  /** The result that came before there was one. */
+  early: number | null = null;
   resolve!: (value: number | null) => void;
   reject!: (error: unknown) => void;
   // Functions made once, not for each call.
@@ -129,6 +152,7 @@ class Call extends Kiocb {
   ): void => {
     this.resolve = resolve;
     this.reject = reject;
+    this.promised = true;
   };
   readonly settle = (ret: number): void => {
     if (ret !== -EIOCBQUEUED) this.complete(this, ret);
@@ -148,7 +172,23 @@ class Call extends Kiocb {
 /** `Kiocb.kiComplete` of asynchronous calls. */
 function callComplete(iocb: Kiocb, ret: number): void {
   const call = iocb as Call;
-  call.complete(call, ret);
+  if (call.dioComplete === null) return call.complete(call, ret);
+  // It is for us to end it.
+  const ended = call.dioComplete(call.private);
+  if (typeof ended === "number") call.complete(call, ended);
+  else ended.then(call.settle, call.crash);
+}
+
+/** A promise of what is there already: made like this it is awaited in three quarters
+ * of the time that one of `Promise.resolve` takes. */
+// deno-lint-ignore require-await
+async function promiseOf<T>(value: T): Promise<T> {
+  return value;
+}
+
+function stopPolling(call: Call): void {
+  call.iopoll?.remove(call);
+  call.iopoll = null;
 }
 
 /**
@@ -164,6 +204,7 @@ export class FsFile implements Disposable, AsyncDisposable {
   readonly #clock: Clock;
   readonly #position = new Mutex("f_pos");
   readonly #calls: Call[] = [];
+  #iopoll: Iopoll | null = null;
   #inFlight = 0;
   #closed = false;
   #released: MaybePromise<void> = undefined;
@@ -405,7 +446,7 @@ export class FsFile implements Disposable, AsyncDisposable {
    * The extents of the file, in order, without holes.
    *
    * @throws FsError EOPNOTSUPP (the file system has none), EINVAL (length 0), EFBIG
-   *   (beyond the largest file).
+   *   (beyond the largest file), EBADR (an option that the file system does not serve).
    */
   async fiemap(options: FiemapOptions = {}): Promise<FiemapExtent[]> {
     return await this.#fiemap(options);
@@ -420,13 +461,13 @@ export class FsFile implements Disposable, AsyncDisposable {
   #fiemap(options: FiemapOptions): MaybePromise<FiemapExtent[]> {
     const call = this.#call("ioctl", "map the extents of");
     const { inode } = this.#open(call);
-    checkOptions(call, options, ["start", "length", "sync", "max"]);
+    checkOptions(call, options, FIEMAP_OPTIONS);
     const { start = 0, length = MAX_LFS_FILESIZE, max } = options;
     checkOffset(call, "start", start);
     checkOffset(call, "length", length);
     if (max !== undefined) checkCount(call, "max", max);
     const info: FiemapExtentInfo = {
-      flags: checkFlag(call, "sync", options.sync) ? FIEMAP_FLAG_SYNC : 0,
+      flags: fiemapFlags(call, options),
       extentsMax: max ?? Number.MAX_SAFE_INTEGER,
       extentsMapped: 0,
       extents: [],
@@ -437,9 +478,38 @@ export class FsFile implements Disposable, AsyncDisposable {
   }
 
   /**
+   * Finds the block of the device that holds a block of the file (FIBMAP). Both count
+   * in blocks of the file system.
+   *
+   * @returns 0 if there is none, as in a hole.
+   * @throws FsError EINVAL (negative, or the file system has no answer), ERANGE (the
+   *   answer is above 2^31 - 1), ENOTTY (not a regular file).
+   */
+  async bmap(block: number): Promise<number> {
+    return await this.#bmap(block);
+  }
+
+  /** {@linkcode FsFile.bmap}, synchronously. */
+  bmapSync(block: number): number {
+    const call = this.#call("ioctl", "map a block of");
+    return runSync(this.#clock, call, () => this.#bmap(block));
+  }
+
+  #bmap(block: number): MaybePromise<number> {
+    const call = this.#call("ioctl", "map a block of");
+    const file = this.#open(call);
+    checkInteger(call, "block", block);
+    return this.#hold(ioctlFibmap(file, block), (found) => {
+      if (found < 0) throw failure(call, found, `block ${block}`);
+      return found;
+    });
+  }
+
+  /**
    * Says how a range will be used (posix_fadvise); `"dontneed"` drops its clean
    * pages.
    *
+   * @param offset May be below 0, as Linux has it.
    * @param length 0 is to the end of the file.
    */
   async advise(advice: Advice, offset = 0, length = 0): Promise<void> {
@@ -455,9 +525,87 @@ export class FsFile implements Disposable, AsyncDisposable {
   #advise(advice: Advice, offset: number, length: number): MaybePromise<void> {
     const call = this.#call("fadvise64", "advise on");
     const file = this.#open(call);
-    checkRange(call, offset, length);
+    checkInteger(call, "offset", offset);
+    checkOffset(call, "length", length);
     const advised = vfsFadvise(file, offset, length, advice);
     return this.#done(call, advised, `advice ${show(advice)}`);
+  }
+
+  /**
+   * Starts to read a range into memory (readahead).
+   *
+   * @param offset May be below 0, as Linux has it: then nothing is read.
+   * @param length 0 is to the end of the file.
+   * @throws FsError EBADF (not open for reading), EINVAL (not a regular file).
+   */
+  async readahead(offset: number, length: number): Promise<void> {
+    await this.#readahead(offset, length);
+  }
+
+  /** {@linkcode FsFile.readahead}, synchronously. */
+  readaheadSync(offset: number, length: number): void {
+    const call = this.#call("readahead", "read ahead in");
+    runSync(this.#clock, call, () => this.#readahead(offset, length));
+  }
+
+  #readahead(offset: number, length: number): MaybePromise<void> {
+    const call = this.#call("readahead", "read ahead in");
+    const file = this.#open(call);
+    checkInteger(call, "offset", offset);
+    checkOffset(call, "length", length);
+    const begun = vfsReadahead(file, offset, length);
+    return this.#done(call, begun, `range ${offset}+${length}`);
+  }
+
+  /**
+   * How much of a range is in memory, and in which state (cachestat).
+   *
+   * @param length 0 is to the end of the file.
+   */
+  cachestat(offset = 0, length = 0): Promise<CacheStat> {
+    return Promise.try(() => this.cachestatSync(offset, length));
+  }
+
+  /** {@linkcode FsFile.cachestat}, synchronously. */
+  cachestatSync(offset = 0, length = 0): CacheStat {
+    const call = this.#call("cachestat", "count the pages of");
+    const { mapping } = this.#open(call).inode;
+    checkRange(call, offset, length);
+    const last = length === 0
+      ? Infinity
+      : Math.floor((offset + length - 1) / PAGE_SIZE);
+    return filemapCachestat(mapping, Math.floor(offset / PAGE_SIZE), last);
+  }
+
+  /**
+   * Maps a range of the file into memory.
+   *
+   * @throws FsError EACCES (not open for reading; a shared mapping for stores of a file
+   *   not open for writing), EINVAL (no bytes, or an offset within a page), EOVERFLOW
+   *   (beyond the largest file), ENODEV (it cannot be mapped), ETXTBSY (a swap file).
+   */
+  mmap(options: MmapOptions = {}): Promise<MemoryMapping> {
+    return Promise.try(() => this.mmapSync(options));
+  }
+
+  /** {@linkcode FsFile.mmap}, synchronously. */
+  mmapSync(options: MmapOptions = {}): MemoryMapping {
+    const call = this.#call("mmap", "map");
+    const file = this.#open(call);
+    checkOptions(call, options, ["offset", "length", "write", "private"]);
+    const { offset = 0 } = options;
+    checkOffset(call, "offset", offset);
+    const { length = Math.max(0, file.inode.size - offset) } = options;
+    checkOffset(call, "length", length);
+    const flags = (checkFlag(call, "write", options.write) ? VM_WRITE : 0) |
+      (checkFlag(call, "private", options.private) ? 0 : VM_SHARED);
+    const vma = vfsMmap(file, offset, length, flags);
+    if (typeof vma === "number") {
+      throw failure(call, vma, `range ${offset}+${length}`);
+    }
+    // As a call does, it keeps the file open.
+    this.#inFlight++;
+    return new MemoryMapping(file, vma, () => this.#landed());
   }
 
   /** The bytes from the file position on. The file is closed at the end, when the
@@ -555,7 +703,7 @@ export class FsFile implements Disposable, AsyncDisposable {
 
   /** Parses the options of a read or write into `RWF_*` and `parsedAt`. */
   #flags(options: WriteOptions | undefined, write: boolean): number {
-    parsedAt = -1;
+    parsedAt[0] = -1;
     if (options === undefined) return 0;
     if (typeof options !== "object" || options === null) {
       checkOptions(this.#rwCall(write), options, []);
@@ -564,7 +712,7 @@ export class FsFile implements Disposable, AsyncDisposable {
     for (const key in options) {
       switch (key) {
         case "at":
-          parsedAt = this.#at(options.at, write);
+          parsedAt[0] = this.#at(options.at, write);
           continue;
         case "nowait":
           rwf |= this.#bit(options.nowait, IOCB_NOWAIT, key, write);
@@ -618,7 +766,7 @@ export class FsFile implements Disposable, AsyncDisposable {
 
   /** A synchronous read or write at `parsedAt`. */
   #now(p: Uint8Array, rwf: number, write: boolean): number {
-    const at = parsedAt;
+    const at = parsedAt[0]!;
     const positional = at < 0;
     if (this.#closed || !(p instanceof Uint8Array)) this.#refuse(p, write);
     if (positional && !this.#position.tryLock()) {
@@ -641,10 +789,17 @@ export class FsFile implements Disposable, AsyncDisposable {
     } finally {
       clock.leaveSync();
     }
-    if (typeof ret !== "number") return this.#abandon(call, ret);
-    if (positional) this.#movePosition(call, ret);
+    return typeof ret === "number"
+      ? this.#answer(call, ret)
+      : this.#abandon(call, ret);
+  }
+
+  /** Ends a call that did not have to wait. */
+  #answer(call: Call, ret: number): number {
+    const { write, at, length } = call;
+    if (at < 0) this.#movePosition(call, ret);
     this.#calls.push(call);
-    if (ret < 0) throw this.#rwFailure(ret, write, at, p.length);
+    if (ret < 0) throw this.#rwFailure(ret, write, at, length);
     return ret;
   }
 
@@ -652,7 +807,7 @@ export class FsFile implements Disposable, AsyncDisposable {
   #abandon(call: Call, ret: Promise<number>): never {
     this.#inFlight++;
     const { write, at, length } = call;
-    call.resolve = call.reject = () => {};
+    call.executor(() => {}, () => {});
     ret.then(call.settle, call.crash);
     throw this.#rwFailure(-EAGAIN, write, at, length);
   }
@@ -663,19 +818,62 @@ export class FsFile implements Disposable, AsyncDisposable {
     rwf: number,
     write: boolean,
   ): Promise<number | null> {
-    const at = parsedAt;
+    const at = parsedAt[0]!;
     if (this.#closed || !(p instanceof Uint8Array)) this.#refuse(p, write);
     const call = this.#prepare(p, at, write);
     call.kiComplete = callComplete;
+    if (write) call.flags |= IOCB_DIO_CALLER_COMP;
+    if ((rwf & IOCB_HIPRI) !== 0) rwf = this.#poll(call, rwf);
+    const direct = (call.flags & IOCB_DIRECT) !== 0;
+    if (!direct && (at >= 0 || this.#position.tryLock())) {
+      return this.#laterCached(call, rwf);
+    }
     const promise = new Promise<number | null>(call.executor);
     this.#inFlight++;
     if (at >= 0) this.#start(call, rwf);
-    else {
-      const taken = this.#position.lock();
-      if (taken instanceof Promise) taken.then(() => this.#start(call, rwf));
-      else this.#start(call, rwf);
-    }
+    else this.#startInTurn(call, rwf);
     return promise;
+  }
+
+  #startInTurn(call: Call, rwf: number): void {
+    const taken = this.#position.lock();
+    if (taken instanceof Promise) taken.then(() => this.#start(call, rwf));
+    else this.#start(call, rwf);
+  }
+
+  /** Goes on with a call through the cache, which usually answers at once: then the
+   * promise is made last, as one that has its value already costs half. */
+  #laterCached(call: Call, rwf: number): Promise<number | null> {
+    const { write, at, length } = call;
+    call.promised = false;
+    call.early = null;
+    let ret: MaybePromise<number>;
+    try {
+      ret = write
+        ? vfsWrite(call, call.iter, rwf)
+        : vfsRead(call, call.iter, rwf);
+    } catch (error) {
+      if (at < 0) this.#position.unlock();
+      throw error;
+    }
+    if (typeof ret === "number" && ret !== -EIOCBQUEUED) {
+      const n = this.#answer(call, ret);
+      return promiseOf(n === 0 && !write && length > 0 ? null : n);
+    }
+    this.#inFlight++;
+    const promise = new Promise<number | null>(call.executor);
+    if (typeof ret !== "number") ret.then(call.settle, call.crash);
+    else if (call.early !== null) this.#complete(call, call.early);
+    return promise;
+  }
+
+  /** Sees to it that somebody looks for the completion of a polled call.
+   * @returns `rwf`; without HIPRI if nobody could find it. */
+  #poll(call: Call, rwf: number): number {
+    if (!canIopoll(this.#file)) return rwf & ~IOCB_HIPRI;
+    call.iopoll = this.#iopoll ??= new Iopoll(this.#clock);
+    call.iopoll.add(call);
+    return rwf;
   }
 
   #start(call: Call, rwf: number): void {
@@ -703,13 +901,19 @@ export class FsFile implements Disposable, AsyncDisposable {
     call.pos = at < 0 ? file.pos : at;
     call.flags = file.iocbFlags;
     call.private = null;
+    call.dioComplete = null;
     call.iter.reset(p);
     return call;
   }
 
   readonly #complete = (call: Call, ret: number): void => {
+    if (!call.promised) {
+      call.early = ret;
+      return;
+    }
     const { write, at, length, resolve, reject } = call;
     if (at < 0) this.#movePosition(call, ret);
+    if (call.iopoll !== null) stopPolling(call);
     this.#calls.push(call);
     if (ret < 0) reject(this.#rwFailure(ret, write, at, length));
     else resolve(ret === 0 && !write && length > 0 ? null : ret);
@@ -720,6 +924,7 @@ export class FsFile implements Disposable, AsyncDisposable {
    * call may still be under way, so it is not used again. */
   readonly #crash = (call: Call, error: unknown): void => {
     call.kiComplete = () => {};
+    stopPolling(call);
     if (call.at < 0) this.#position.unlock();
     call.reject(error);
     this.#landed();
@@ -761,6 +966,15 @@ export class FsFile implements Disposable, AsyncDisposable {
     }
     return failure(this.#rwCall(write), errno, detail);
   }
+}
+
+const FIEMAP_OPTIONS = ["start", "length", "sync", "xattr", "cache", "max"];
+
+function fiemapFlags(call: Syscall, options: FiemapOptions): number {
+  let flags = checkFlag(call, "sync", options.sync) ? FIEMAP_FLAG_SYNC : 0;
+  if (checkFlag(call, "xattr", options.xattr)) flags |= FIEMAP_FLAG_XATTR;
+  if (checkFlag(call, "cache", options.cache)) flags |= FIEMAP_FLAG_CACHE;
+  return flags;
 }
 
 function checkRange(call: Syscall, offset: number, length: number): void {

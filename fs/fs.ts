@@ -19,11 +19,15 @@ import {
   type AddressSpaceOperations,
   type MappingHost,
 } from "../mm/address-space.ts";
-import type { WbErrCursor } from "../mm/filemap.ts";
+import { BdiWriteback } from "../mm/backing-dev.ts";
+import type { WbErrCursor } from "../mm/errseq.ts";
 import type { Mm } from "../mm/mm.ts";
+import type { VmOperations } from "../mm/mmap.ts";
+import type { SwapInfo } from "../mm/swap.ts";
 import { FileRaState } from "../mm/readahead.ts";
 import type { Dcache } from "./dcache.ts";
 import type { Kiocb } from "./kiocb.ts";
+import type { FileInfo } from "./stat.ts";
 
 /** Mask of the file type in a mode. */
 export const S_IFMT = 0o170000;
@@ -165,6 +169,8 @@ export interface InodeOperations {
   ): MaybePromise<number>;
   /** Applies attributes that the VFS has checked; the inode's rwsem is held exclusively. */
   setattr(inode: Inode, attr: Iattr): MaybePromise<number>;
+  /** Adds to what the VFS has gathered what the file system alone knows. */
+  getattr?(inode: Inode, info: FileInfo): void;
   /** Fills `info` with the extents of a range; the rwsem is not held. */
   fiemap?(
     inode: Inode,
@@ -184,6 +190,8 @@ export interface FileOperations {
   readIter?(iocb: Kiocb, iter: IovIter): MaybePromise<number>;
   /** Bytes, -EIOCBQUEUED or a negative errno. */
   writeIter?(iocb: Kiocb, iter: IovIter): MaybePromise<number>;
+  /** Looks for completions of polled direct I/O: how many it has found. */
+  iopoll?(iocb: Kiocb, flags: number): number;
   /** Start and end (inclusive) of the range in bytes. */
   fsync?(
     file: File,
@@ -200,6 +208,25 @@ export interface FileOperations {
   ): MaybePromise<number>;
   /** SEEK_DATA and SEEK_HOLE only; others are generic. New offset or -errno. */
   llseek?(file: File, offset: number, whence: number): MaybePromise<number>;
+  /** What is done about faults of a mapping, or a negative errno; no file can be mapped
+   * where it is absent. */
+  mmap?(file: File): VmOperations | number;
+  /**
+   * Says where the blocks of a swap file are (kernel: `a_ops->swap_activate`). The
+   * rwsem is held exclusively.
+   *
+   * @param sis `bdev` and `max` are set; it gets the extents, and `max` and `pages`
+   *   of what there is.
+   * @param span Gets the pages from the first to the last block used.
+   * @returns Extents, or a negative errno.
+   */
+  swapActivate?(
+    sis: SwapInfo,
+    file: File,
+    span: { value: number },
+  ): MaybePromise<number>;
+  /** The file is no swap space any more. */
+  swapDeactivate?(file: File): void;
   /** All entries but "." and "..". */
   iterate?(dir: Inode): MaybePromise<DirEntry[] | number>;
   /** Last close of this open file. */
@@ -243,6 +270,8 @@ export class SuperBlock {
   readonly bdev: BlockDevice;
   /** The memory that caches its files. */
   readonly mm: Mm;
+  /** Writeback of its files (kernel: `s_bdi`). */
+  readonly wb: BdiWriteback;
   /** The file system's methods. */
   readonly ops: SuperOperations;
   /** log2 of the block size. */
@@ -277,6 +306,8 @@ export class SuperBlock {
   readonly renameMutex: Mutex = new Mutex("s_vfs_rename_mutex");
   /** Open files. */
   openFiles = 0;
+  /** Writeback errors that whoever mounted it has been told (kernel: `f_sb_err`). */
+  readonly syncErr: WbErrCursor = { wbErr: 0 };
   /** Work that nobody waits for, such as freeing an unlinked file; unmount does. */
   readonly pendingWork: Set<Promise<unknown>> = new Set();
 
@@ -284,6 +315,7 @@ export class SuperBlock {
   constructor(bdev: BlockDevice, mm: Mm, ops: SuperOperations) {
     this.bdev = bdev;
     this.mm = mm;
+    this.wb = new BdiWriteback(mm);
     this.ops = ops;
     this.id = bdev.name;
   }
@@ -349,7 +381,12 @@ export class Inode implements MappingHost {
     this.rwsem = new Rwsem(
       (mode & S_IFMT) === S_IFDIR ? "i_rwsem (directory)" : "i_rwsem",
     );
-    this.mapping = new AddressSpace(this, sb.mm, aops);
+    this.mapping = new AddressSpace(this, sb.wb, aops);
+  }
+
+  /** Whether it is swap space. */
+  get isSwapfile(): boolean {
+    return (this.flags & S_SWAPFILE) !== 0;
   }
 
   /** Sectors of 512 bytes that the file occupies; file systems override it. */

@@ -27,7 +27,14 @@ import { MSEC } from "../lib/clock.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
 import type { Rwsem } from "../lib/locks.ts";
 import { truncatePagecacheRange } from "../mm/truncate.ts";
-import { type Inode, S_IFDIR, S_IFMT, S_IFREG, type SuperBlock } from "./fs.ts";
+import {
+  type Iattr,
+  type Inode,
+  S_IFDIR,
+  S_IFMT,
+  S_IFREG,
+  type SuperBlock,
+} from "./fs.ts";
 import { IOCB_NOWAIT, IOCB_SYNC_CALL, type Kiocb } from "./kiocb.ts";
 
 /** Timestamps move on in steps of a kernel tick (`CONFIG_HZ=250`), nanoseconds. */
@@ -196,7 +203,7 @@ export function currentTime(sb: SuperBlock): number {
 
 /**
  * A write is about to change the file: mtime and ctime become now (kernel:
- * `kiocb_modified`, `file_update_time`).
+ * `kiocb_modified`).
  *
  * @returns 0, or -EAGAIN if a stamp would change and the call must not wait.
  */
@@ -205,10 +212,34 @@ export function kiocbModified(iocb: Kiocb): number {
   const now = currentTime(inode.sb);
   if (inode.mtime === now && inode.ctime === now) return 0;
   if ((iocb.flags & IOCB_NOWAIT) !== 0) return -EAGAIN;
+  setModified(inode, now);
+  return 0;
+}
+
+/** Takes attributes over but the size, which is not the inode's alone; ctime becomes
+ * now (kernel: `setattr_copy`). */
+export function setattrCopy(inode: Inode, attr: Iattr): void {
+  const { mode, uid, gid, atime, mtime } = attr;
+  if (mode !== undefined) inode.mode = inode.mode & S_IFMT | mode & ~S_IFMT;
+  if (uid !== undefined) inode.uid = uid;
+  if (gid !== undefined) inode.gid = gid;
+  if (atime !== undefined) inode.atime = atime;
+  if (mtime !== undefined) inode.mtime = mtime;
+  inode.ctime = currentTime(inode.sb);
+  markInodeDirty(inode);
+}
+
+/** A mapping of the file is about to be stored to: mtime and ctime become now (kernel:
+ * `file_update_time`). */
+export function fileUpdateTime(inode: Inode): void {
+  const now = currentTime(inode.sb);
+  if (inode.mtime !== now || inode.ctime !== now) setModified(inode, now);
+}
+
+function setModified(inode: Inode, now: number): void {
   inode.mtime = now;
   inode.ctime = now;
   markInodeDirty(inode);
-  return 0;
 }
 
 /** A read happened: atime becomes now if it is older than the last change or than

@@ -1,5 +1,5 @@
 /**
- * Extent maps of files.
+ * Where the bytes of a file are: extent maps, and single blocks.
  *
  * Kernel counterpart: fs/ioctl.c, include/uapi/linux/fiemap.h. What prepares the
  * request, `fiemapPrep`, is in `iomap/fiemap.ts`: a file system's `fiemap` calls it.
@@ -7,9 +7,11 @@
  * @module
  */
 
-import { EOPNOTSUPP } from "../lib/errno.ts";
-import type { MaybePromise } from "../lib/maybe-promise.ts";
-import type { FiemapExtentInfo, Inode } from "./fs.ts";
+import { EINVAL, ENOTTY, EOPNOTSUPP, ERANGE } from "../lib/errno.ts";
+import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
+import { printk, Ratelimit } from "../lib/printk.ts";
+import type { FiemapExtentInfo, File, Inode } from "./fs.ts";
+import { isReg } from "./inode.ts";
 
 /** Write back the file first. */
 export const FIEMAP_FLAG_SYNC = 0x1;
@@ -57,4 +59,33 @@ export function vfsFiemap(
 ): MaybePromise<number> {
   if (inode.iop.fiemap === undefined) return -EOPNOTSUPP;
   return inode.iop.fiemap(inode, info, start, len);
+}
+
+const INT_MAX = 2 ** 31 - 1;
+const truncateLimit = new Ratelimit();
+
+/**
+ * Finds the block of the device that holds a block of a file (kernel: `ioctl_fibmap`).
+ * Nobody here lacks CAP_SYS_RAWIO.
+ *
+ * @param block In blocks of the file system, from the start of the file.
+ * @returns Block of the device, 0 if there is none (a hole, say); -ENOTTY if it is no
+ *   regular file; -EINVAL if `block` is negative or no `int`, or the file system has
+ *   no answer; -ERANGE if the answer is no `int`.
+ */
+export function ioctlFibmap(file: File, block: number): MaybePromise<number> {
+  const { inode } = file;
+  if (!isReg(inode)) return -ENOTTY;
+  const { mapping } = inode;
+  if (block < 0 || block > INT_MAX) return -EINVAL;
+  if (mapping.ops.bmap === undefined) return -EINVAL;
+  return andThen(mapping.ops.bmap(mapping, block), (found) => {
+    if (found <= INT_MAX) return found;
+    if (truncateLimit.allow(inode.sb.bdev.clock.now())) {
+      printk(
+        `[iomap/1] FS: ${inode.sb.id} File: ${file.path} would truncate fibmap result`,
+      );
+    }
+    return -ERANGE;
+  });
 }

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import type { MaybePromise } from "../lib/maybe-promise.ts";
 import type { AddressSpace } from "../mm/address-space.ts";
 import type { FileRaState } from "../mm/readahead.ts";
 import type { File } from "./fs.ts";
@@ -21,8 +22,12 @@ export class Kiocb {
   flags = 0;
   /** Asynchronous call: told the result once -EIOCBQUEUED was returned. Null: synchronous. */
   kiComplete: ((iocb: Kiocb, ret: number) => void) | null = null;
-  /** The layer's that handles the call. */
+  /** The layer's that handles the call: of polled I/O the bio to poll for, until it
+   * has ended. */
   private: unknown = null;
+  /** What ends direct I/O, with `private`; set if the issuer asked for it with
+   * `IOCB_DIO_CALLER_COMP` and nothing has to be done before. */
+  dioComplete: ((data: unknown) => MaybePromise<number>) | null = null;
 
   /** `flags` are the file's and the call's own. */
   constructor(file: File, pos = 0, flags = 0) {

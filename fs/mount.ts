@@ -34,10 +34,16 @@ import {
   vfsRmdir,
   vfsUnlink,
 } from "./namei.ts";
-import { vfsTruncate } from "./open.ts";
+import { fileClose, vfsTruncate } from "./open.ts";
 import { type FileInfo, vfsGetattr } from "./stat.ts";
 import { vfsMount, vfsUnmount } from "./super.ts";
-import { syncFilesystem } from "./sync.ts";
+import {
+  type ActiveSwapFile,
+  type SwapFile,
+  vfsSwapoff,
+  vfsSwapon,
+} from "./swap.ts";
+import { vfsSyncfs } from "./sync.ts";
 import {
   checkCount,
   checkFlag,
@@ -158,6 +164,7 @@ export class Mount implements AsyncDisposable {
   #mounted = true;
   /** Calls that wait for something. */
   #pending = 0;
+  readonly #swaps: ActiveSwapFile[] = [];
 
   /** Use {@linkcode mount}. */
   constructor(superBlock: SuperBlock) {
@@ -395,7 +402,8 @@ export class Mount implements AsyncDisposable {
     return this.#done(call, truncated, `length ${len}`);
   }
 
-  /** Makes everything durable (syncfs). */
+  /** Makes everything durable (syncfs).
+   * @throws FsError EIO, ENOSPC: what writeback of any file met since the last sync. */
   async sync(): Promise<void> {
     await this.#sync();
   }
@@ -407,7 +415,76 @@ export class Mount implements AsyncDisposable {
 
   #sync(): MaybePromise<void> {
     const call = syscall("syncfs", "sync", "/");
-    return this.#done(call, syncFilesystem(this.#enter(call)));
+    const sb = this.#enter(call);
+    return this.#done(call, vfsSyncfs(sb, sb.syncErr));
+  }
+
+  /**
+   * Takes a file into use as swap space: pages of private mappings go there where memory
+   * is short. It begins with a header, see `swapHeader`, and has no holes. As long as it
+   * is in use it is open, and can be neither written nor truncated.
+   *
+   * @throws FsError EBUSY (in use already), EINVAL (no header, or blocks that cannot be
+   *   swapped to: the log says why), EISDIR, EPERM (too many), EIO.
+   */
+  async swapon(path: string): Promise<SwapFile> {
+    return await this.#swapon(path);
+  }
+
+  /** {@linkcode Mount.swapon}, synchronously. */
+  swaponSync(path: string): SwapFile {
+    const call = syscall("swapon", "swap to", path);
+    return this.#now(call, () => this.#swapon(path));
+  }
+
+  #swapon(path: string): MaybePromise<SwapFile> {
+    const call = syscall("swapon", "swap to", path);
+    const sb = this.#enter(call, path);
+    const how = openHow(call, { read: true, write: true });
+    const activated = andThen(vfsOpen(sb, path, how), (file) => {
+      if (typeof file === "number") return file;
+      return andThen(vfsSwapon(file), (area) => {
+        if (typeof area === "number") fileClose(file);
+        else this.#swaps.push(area);
+        return area;
+      });
+    });
+    return this.#leave(activated, (area) => orThrow(call, area));
+  }
+
+  /** Takes a swap file out of use; what is there comes back to memory.
+   * @throws FsError EINVAL (not in use), ENOMEM (no room; it stays in use). */
+  async swapoff(path: string): Promise<void> {
+    await this.#swapoff(path);
+  }
+
+  /** {@linkcode Mount.swapoff}, synchronously. */
+  swapoffSync(path: string): void {
+    const call = syscall("swapoff", "stop swapping to", path);
+    this.#now(call, () => this.#swapoff(path));
+  }
+
+  #swapoff(path: string): MaybePromise<void> {
+    const call = syscall("swapoff", "stop swapping to", path);
+    const sb = this.#enter(call, path);
+    const removed = andThen(vfsLookup(sb, path), (inode) => {
+      if (typeof inode === "number") return inode;
+      iput(inode);
+      const area = this.#swaps.find(({ file }) => file.inode === inode);
+      if (area === undefined) return -EINVAL;
+      this.#swaps.splice(this.#swaps.indexOf(area), 1);
+      return andThen(vfsSwapoff(area), (error) => {
+        if (error < 0) this.#swaps.push(area);
+        else fileClose(area.file);
+        return error;
+      });
+    });
+    return this.#done(call, removed);
+  }
+
+  /** The swap files in use (`/proc/swaps`). */
+  swaps(): SwapFile[] {
+    return [...this.#swaps];
   }
 
   /** Space in use and free. */

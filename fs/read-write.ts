@@ -162,6 +162,19 @@ export function genericWriteChecks(iocb: Kiocb, iter: IovIter): number {
 }
 
 /**
+ * What every atomic write has to be (kernel: `generic_atomic_write_valid`).
+ *
+ * @returns 0; -EINVAL if the memory is not one buffer, its length no power of two or
+ *   the position no multiple of that; -EOPNOTSUPP if the write goes through the cache.
+ */
+export function genericAtomicWriteValid(iocb: Kiocb, iter: IovIter): number {
+  const { count } = iter;
+  if (!iter.isUbuf || Math.log2(count) % 1 !== 0) return -EINVAL;
+  if (iocb.pos % count !== 0) return -EINVAL;
+  return (iocb.flags & IOCB_DIRECT) === 0 ? -EOPNOTSUPP : 0;
+}
+
+/**
  * Moves the file position (kernel: `vfs_llseek`). The caller holds the position's
  * lock.
  *

@@ -31,12 +31,42 @@ export interface FileInfo extends Deno.FileInfo {
   gid: number;
   /** Bytes of the device that the file occupies, by 512. */
   blocks: number;
+  /** Memory for direct I/O begins and ends at a multiple of this, bytes; 0 if the file
+   * cannot be opened for it (statx `stx_dio_mem_align`). */
+  dioMemAlign: number;
+  /** Direct writes begin and end at a multiple of this, bytes. */
+  dioOffsetAlign: number;
+  /** Direct reads begin and end at a multiple of this, bytes. */
+  dioReadOffsetAlign: number;
+  /** Smallest write that can be all or nothing, bytes; 0 if none can. */
+  atomicWriteUnitMin: number;
+  /** Largest such write, bytes. */
+  atomicWriteUnitMax: number;
+  /** Largest such write that is as fast as another, bytes; 0 if all are. */
+  atomicWriteUnitMaxOpt: number;
+  /** Buffers of such a write: 1, or 0 if there is none. */
+  atomicWriteSegmentsMax: number;
+}
+
+/** Notes the limits of atomic writes, if there are such (kernel:
+ * `generic_fill_statx_atomic_writes`). Bytes. */
+export function genericFillStatxAtomicWrites(
+  info: FileInfo,
+  unitMin: number,
+  unitMax: number,
+  unitMaxOpt: number,
+): void {
+  if (unitMin === 0) return;
+  info.atomicWriteUnitMin = unitMin;
+  info.atomicWriteUnitMax = unitMax;
+  info.atomicWriteUnitMaxOpt = unitMaxOpt;
+  info.atomicWriteSegmentsMax = 1;
 }
 
 /** Gathers an inode's attributes (kernel: `vfs_getattr`). */
 export function vfsGetattr(inode: Inode): FileInfo {
   const { major, minor } = inode.sb.bdev.dev;
-  return {
+  const info: FileInfo = {
     isFile: isReg(inode),
     isDirectory: isDir(inode),
     isSymlink: (inode.mode & S_IFMT) === S_IFLNK,
@@ -58,5 +88,14 @@ export function vfsGetattr(inode: Inode): FileInfo {
     isCharDevice: false,
     isFifo: false,
     isSocket: false,
+    dioMemAlign: 0,
+    dioOffsetAlign: 0,
+    dioReadOffsetAlign: 0,
+    atomicWriteUnitMin: 0,
+    atomicWriteUnitMax: 0,
+    atomicWriteUnitMaxOpt: 0,
+    atomicWriteSegmentsMax: 0,
   };
+  inode.iop.getattr?.(inode, info);
+  return info;
 }

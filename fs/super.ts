@@ -10,6 +10,7 @@ import type { BlockDevice, BlockHolder } from "../block/blkdev.ts";
 import { warnOn } from "../lib/bug.ts";
 import { EBUSY } from "../lib/errno.ts";
 import { andThen, type MaybePromise, repeat } from "../lib/maybe-promise.ts";
+import { wbShutdown } from "../mm/backing-dev.ts";
 import type { Mm } from "../mm/mm.ts";
 import { Dcache } from "./dcache.ts";
 import { type FileSystemType, type MountError, SuperBlock } from "./fs.ts";
@@ -105,6 +106,7 @@ export function vfsUnmount(sb: SuperBlock): MaybePromise<number> {
   const put = andThen(evicted, () => sb.dead ? 0 : sb.ops.putSuper(sb));
   return andThen(put, (error) => {
     note(error);
+    wbShutdown(sb.wb);
     releaseDevice(sb.bdev, sb.claim);
     return sb.dead ? 0 : first;
   });

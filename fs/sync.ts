@@ -14,6 +14,7 @@ import {
   filemapFdatawriteRange,
   filemapRangeNeedsWriteback,
 } from "../mm/filemap.ts";
+import { errseqCheckAndAdvance, type WbErrCursor } from "../mm/errseq.ts";
 import {
   type File,
   type Inode,
@@ -39,7 +40,7 @@ const SYNC_FILE_RANGE_ALL = 7;
  * @param datasync Attributes only as far as they are needed to read the data.
  * @returns 0; -EINVAL if the file cannot be synced, or the file system's errno.
  */
-function vfsFsyncRange(
+export function vfsFsyncRange(
   file: File,
   start: number,
   end: number,
@@ -69,6 +70,11 @@ export function genericWriteSync(
   if ((iocb.flags & (IOCB_DSYNC | IOCB_SYNC | IOCB_DONTCACHE)) === 0) {
     return count;
   }
+  return writeSync(iocb, count);
+}
+
+/** Apart: its closures would cost every write. */
+function writeSync(iocb: Kiocb, count: number): MaybePromise<number> {
   const start = iocb.pos - count;
   const last = iocb.pos - 1;
   if ((iocb.flags & (IOCB_DSYNC | IOCB_SYNC)) === 0) {
@@ -116,16 +122,47 @@ export function syncFileRange(
   });
 }
 
+/** What a sync of a file system has met: 0 or the first negative errno. */
+interface SyncErrors {
+  /** Of writing data. */
+  data: number;
+  /** Of the rest. */
+  fs: number;
+}
+
 /**
  * Makes a whole file system durable (kernel: `sync_filesystem`).
  *
- * @returns 0, or the first error; the rest is written all the same.
+ * @returns 0, or the first error; the rest is written all the same. Errors of data are
+ *   among them as long as no fsync has reported them.
  */
 export function syncFilesystem(sb: SuperBlock): MaybePromise<number> {
+  return andThen(syncSuper(sb), ({ data, fs }) => data < 0 ? data : fs);
+}
+
+/**
+ * Makes a whole file system durable, for somebody who wants to be told once of every
+ * error (kernel: `syncfs`).
+ *
+ * @param cursor What he has been told.
+ * @returns 0, the file system's errno, or that of any file's data that could not be
+ *   written since he was last told, whether an fsync has reported it or not.
+ */
+export function vfsSyncfs(
+  sb: SuperBlock,
+  cursor: WbErrCursor,
+): MaybePromise<number> {
+  return andThen(syncSuper(sb), ({ fs }) => {
+    const reported = errseqCheckAndAdvance(sb.wb, cursor);
+    return fs < 0 ? fs : reported;
+  });
+}
+
+function syncSuper(sb: SuperBlock): MaybePromise<SyncErrors> {
   const inodes = [...sb.dirtyInodes];
-  let first = 0;
+  const errors: SyncErrors = { data: 0, fs: 0 };
   const note = (error: number) => {
-    if (first === 0 && error < 0) first = error;
+    if (errors.data === 0 && error < 0) errors.data = error;
     return true;
   };
   // All data is on its way before the first wait.
@@ -143,9 +180,9 @@ export function syncFilesystem(sb: SuperBlock): MaybePromise<number> {
   return andThen(waited, () => {
     const stamps = inodes.map((inode) => inode.dirtied);
     return andThen(sb.ops.syncFs(sb), (error) => {
-      note(error);
+      errors.fs = Math.min(0, error);
       forgetClean(sb, inodes.filter((inode, i) => inode.dirtied === stamps[i]));
-      return first;
+      return errors;
     });
   });
 }

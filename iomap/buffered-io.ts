@@ -41,7 +41,7 @@ import {
   findNextZeroBit,
   testBit,
 } from "../lib/bitmap.ts";
-import { warnOnOnce } from "../lib/bug.ts";
+import { warnOn, warnOnOnce } from "../lib/bug.ts";
 import { EAGAIN, EFAULT, EIO } from "../lib/errno.ts";
 import type { IovIter } from "../lib/iov-iter.ts";
 import {
@@ -67,6 +67,7 @@ import {
   filemapWriteAndWaitRange,
   folioCancelDirty,
   folioEndWriteback,
+  folioMarkDirty,
   folioStartWriteback,
   mappingSeekHoleData,
   type WritebackIter,
@@ -75,6 +76,7 @@ import {
 import {
   type Folio,
   folioEndRead,
+  folioLock,
   folioLockToIo,
   folioMarkAccessed,
   folioMarkUptodate,
@@ -83,6 +85,7 @@ import {
   PAGE_MASK,
   PAGE_SIZE,
 } from "../mm/folio.ts";
+import { type VmFault, vmfFsError } from "../mm/mmap.ts";
 import { balanceDirtyPagesRatelimited } from "../mm/page-writeback.ts";
 import {
   pagecacheIsizeExtended,
@@ -94,6 +97,7 @@ import {
   IOMAP_F_NEW,
   IOMAP_F_SIZE_CHANGED,
   IOMAP_F_STALE,
+  IOMAP_FAULT,
   IOMAP_HOLE,
   IOMAP_INLINE,
   IOMAP_MAPPED,
@@ -102,13 +106,15 @@ import {
   IOMAP_UNWRITTEN,
   IOMAP_WRITE,
   IOMAP_ZERO,
-  iomapInlineDataValid,
+  iomapInlineData,
   IomapIter,
   iomapIterInit,
   iomapIterRelease,
   iomapIterSrcmap,
   iomapLength,
   type IomapOps,
+  IomapReadFolioCtx,
+  type IomapReadOps,
   iomapSector,
   iomapWantUnshareIter,
   type IomapWriteOps,
@@ -141,6 +147,10 @@ function blocksPerFolio(host: MappingHost, folio: Folio): number {
   return folio.size >> host.blkbits;
 }
 
+function ifsUptodate(ifs: IomapFolioState): boolean {
+  return findNextZeroBit(ifs.state, ifs.nrBlocks, 0) === ifs.nrBlocks;
+}
+
 /** Whether every block is uptodate now. */
 function ifsSetRangeUptodate(
   ifs: IomapFolioState,
@@ -151,7 +161,7 @@ function ifsSetRangeUptodate(
   const first = off >> blkbits;
   const last = (off + len - 1) >> blkbits;
   bitmapSet(ifs.state, first, last - first + 1);
-  return findNextZeroBit(ifs.state, ifs.nrBlocks, 0) === ifs.nrBlocks;
+  return ifsUptodate(ifs);
 }
 
 function iomapSetRangeUptodate(
@@ -199,9 +209,8 @@ function ifsFree(folio: Folio): void {
   if (ifs === null) return;
   const pending = ifs.readBytesPending !== 0 || ifs.writeBytesPending !== 0;
   warnOnOnce(pending, "iomap: block state freed while I/O is in flight");
-  const full = findNextZeroBit(ifs.state, ifs.nrBlocks, 0) === ifs.nrBlocks;
   warnOnOnce(
-    full !== folio.uptodate,
+    ifsUptodate(ifs) !== folio.uptodate,
     "iomap: block state disagrees with the folio",
   );
   folio.private = null;
@@ -227,8 +236,9 @@ function adjustReadRange(
   len: number,
 ): void {
   const { blkbits, size } = host;
+  const wanted = Math.min(folio.size, off + len);
   let start = off;
-  let end = Math.min(folio.size, off + len);
+  let end = wanted;
   const ifs = folioState(folio);
   if (ifs !== null) {
     const limit = ((end - 1) >> blkbits) + 1;
@@ -238,7 +248,7 @@ function adjustReadRange(
   }
   // Blocks beyond the end of the file are zeroed, not read: split there.
   const { pos } = folio;
-  if (pos + off <= size && pos + off + len > size) {
+  if (pos + off <= size && pos + wanted > size) {
     const eofEnd = ((((size - 1) & (folio.size - 1)) >> blkbits) + 1) <<
       blkbits;
     if (start < eofEnd) end = Math.min(end, eofEnd);
@@ -255,37 +265,42 @@ function iomapBlockNeedsZeroing(iter: IomapIter, pos: number): boolean {
 
 /** Fills a folio from an INLINE mapping; 0 or -EIO. */
 function iomapReadInlineData(iter: IomapIter, folio: Folio): number {
-  const iomap = iomapIterSrcmap(iter);
-  const { inlineData } = iomap;
-  if (warnOnOnce(inlineData === null, "iomap: INLINE without inlineData")) {
-    return -EIO;
-  }
   if (folio.uptodate) return 0;
-  const size = Math.max(0, iter.inode.size - iomap.offset);
-  if (warnOnOnce(size > iomap.length, "iomap: INLINE ends before the file")) {
-    return -EIO;
-  }
+  const iomap = iomapIterSrcmap(iter);
+  const size = iter.inode.size - iomap.offset;
+  if (
+    warnOn(size < 0, "iomap: INLINE begins beyond the end of the file") ||
+    warnOn(size > iomap.length, "iomap: INLINE ends before the file")
+  ) return -EIO;
   const off = iomap.offset & (folio.size - 1);
   if (off > 0) ifsAlloc(iter.inode, folio);
-  folio.data.set(inlineData!.subarray(0, size), folio.offset + off);
+  folio.data.set(iomap.inlineData!.subarray(0, size), folio.offset + off);
   folioZero(folio, off + size, folio.size);
   iomapSetRangeUptodate(iter.inode, folio, off, folio.size - off);
   return 0;
 }
 
-/** One buffered read: the folio that is being filled and the bio that will fill
- * those behind it (kernel: `struct iomap_readpage_ctx`). */
-class ReadCtx {
-  folio: Folio | null;
-  /** Whether the bio unlocks the folio. */
-  folioInBio = false;
-  bio: Bio | null = null;
-  readonly rac: ReadaheadControl | null;
-
-  constructor(folio: Folio | null, rac: ReadaheadControl | null) {
-    this.folio = folio;
-    this.rac = rac;
-  }
+/**
+ * Part of a folio has been read, or could not be (kernel: `iomap_finish_folio_read`).
+ * The last part unlocks the folio, and marks it uptodate if all of it is.
+ *
+ * @param folio Locked; part of it was given to `readFolioRange`.
+ * @param off First byte in the folio.
+ * @param len Bytes.
+ * @param error 0 or a negative errno: then the blocks do not become uptodate.
+ */
+export function iomapFinishFolioRead(
+  folio: Folio,
+  off: number,
+  len: number,
+  error: number,
+): void {
+  const ifs = folioState(folio);
+  if (ifs === null) return folioEndRead(folio, error === 0);
+  const { blkbits } = folio.mapping!.host;
+  const uptodate = error === 0 && ifsSetRangeUptodate(ifs, blkbits, off, len);
+  ifs.readBytesPending -= len;
+  if (ifs.readBytesPending === 0) folioEndRead(folio, uptodate);
 }
 
 /** The pieces of folios that a bio reads, in its `private`. */
@@ -296,23 +311,6 @@ interface ReadSegments {
   lens: number[];
 }
 
-function iomapFinishFolioRead(
-  folio: Folio,
-  off: number,
-  len: number,
-  error: number,
-): void {
-  const ifs = folioState(folio);
-  if (ifs === null) {
-    folioEndRead(folio, error === 0);
-    return;
-  }
-  const { blkbits } = folio.mapping!.host;
-  const uptodate = error === 0 && ifsSetRangeUptodate(ifs, blkbits, off, len);
-  ifs.readBytesPending -= len;
-  if (ifs.readBytesPending === 0) folioEndRead(folio, uptodate);
-}
-
 function iomapReadEndIo(bio: Bio): void {
   const error = blkStatusToErrno(bio.status);
   const { folios, offsets, lens } = bio.private as ReadSegments;
@@ -321,7 +319,11 @@ function iomapReadEndIo(bio: Bio): void {
   }
 }
 
-function newReadBio(iomap: Iomap, sector: number, ctx: ReadCtx): Bio {
+function newReadBio(
+  iomap: Iomap,
+  sector: number,
+  ctx: IomapReadFolioCtx,
+): Bio {
   const readahead = ctx.rac === null ? 0 : REQ_RAHEAD;
   const bio = new Bio(iomap.bdev!, REQ_OP_READ | readahead);
   const segments: ReadSegments = { folios: [], offsets: [], lens: [] };
@@ -331,39 +333,65 @@ function newReadBio(iomap: Iomap, sector: number, ctx: ReadCtx): Bio {
   return bio;
 }
 
-/** Has `ctx.bio` fill [off, off + len) of the folio. */
-function addToReadBio(
-  ctx: ReadCtx,
-  iomap: Iomap,
-  pos: number,
-  off: number,
+/** Has the bio in `ctx.readCtx` fill the range, or another one behind it. */
+function iomapBioReadFolioRange(
+  iter: IomapIter,
+  ctx: IomapReadFolioCtx,
   len: number,
-): void {
-  const folio = ctx.folio!;
+): number {
+  const { iomap, pos } = iter;
+  const folio = ctx.curFolio!;
   const sector = iomapSector(iomap, pos);
+  const off = pos & (folio.size - 1);
   const at = folio.offset + off;
-  if (!ctx.folioInBio) folioLockToIo(folio);
-  ctx.folioInBio = true;
-  const ifs = folioState(folio);
-  if (ifs !== null) ifs.readBytesPending += len;
-  let { bio } = ctx;
+  let bio = ctx.readCtx as Bio | null;
   if (
     bio === null || bio.endSector !== sector ||
     !bio.addData(folio.data, at, len)
   ) {
     if (bio !== null) submitBio(bio);
-    ctx.bio = bio = newReadBio(iomap, sector, ctx);
+    ctx.readCtx = bio = newReadBio(iomap, sector, ctx);
     bio.addData(folio.data, at, len);
   }
   const { folios, offsets, lens } = bio.private as ReadSegments;
   folios.push(folio);
   offsets.push(off);
   lens.push(len);
+  return 0;
 }
 
-/** Reads or zeroes the first run of blocks of `ctx.folio` that needs it. */
-function iomapReadpageIter(iter: IomapIter, ctx: ReadCtx): number {
-  const folio = ctx.folio!;
+function iomapBioSubmitRead(_iter: IomapIter, ctx: IomapReadFolioCtx): void {
+  submitBio(ctx.readCtx as Bio);
+}
+
+/** Reads by bios, those that follow each other on the device together (kernel:
+ * `iomap_bio_read_ops`). */
+export const iomapBioReadOps: IomapReadOps = {
+  readFolioRange: iomapBioReadFolioRange,
+  submitRead: iomapBioSubmitRead,
+};
+
+/** Gives [`iter.pos`, `iter.pos + len`) of the folio to the reader: 0 or the negative
+ * errno that it answers. */
+function handOut(iter: IomapIter, ctx: IomapReadFolioCtx, len: number): number {
+  const folio = ctx.curFolio!;
+  const ifs = folioState(folio);
+  if (ifs !== null) {
+    // The folio must not end with its first part, before the last is handed out.
+    if (!ctx.biased) ifs.readBytesPending++;
+    ctx.biased = true;
+    ifs.readBytesPending += len;
+  }
+  folioLockToIo(folio);
+  const error = ctx.ops.readFolioRange(iter, ctx, len);
+  if (error === 0) ctx.handedOut = true;
+  else if (ifs !== null) ifs.readBytesPending -= len;
+  return error;
+}
+
+/** Reads or zeroes the first run of blocks of `ctx.curFolio` that needs it. */
+function iomapReadRun(iter: IomapIter, ctx: IomapReadFolioCtx): number {
+  const folio = ctx.curFolio!;
   const { inode, iomap, pos } = iter;
   if (iomap.type === IOMAP_INLINE) {
     return iomapReadInlineData(iter, folio) || iomapIterAdvanceFull(iter);
@@ -373,32 +401,47 @@ function iomapReadpageIter(iter: IomapIter, ctx: ReadCtx): number {
   adjustReadRange(inode, folio, start, iomapLength(iter));
   const off = rangeOff;
   const len = rangeLen;
-  if (len > 0) {
-    const at = pos + off - start;
-    if (iomapBlockNeedsZeroing(iter, at)) {
-      folioZero(folio, off, off + len);
-      iomapSetRangeUptodate(inode, folio, off, len);
-    } else addToReadBio(ctx, iomap, at, off, len);
-  }
-  return iomapIterAdvance(iter, off - start + len);
+  let ret = iomapIterAdvance(iter, off - start);
+  if (ret !== 0 || len === 0) return ret;
+  if (iomapBlockNeedsZeroing(iter, iter.pos)) {
+    folioZero(folio, off, off + len);
+    iomapSetRangeUptodate(inode, folio, off, len);
+  } else ret = handOut(iter, ctx, len);
+  return ret < 0 ? ret : iomapIterAdvance(iter, len);
 }
 
-function iomapReadFolioIter(iter: IomapIter, ctx: ReadCtx): number {
+function iomapReadFolioIter(iter: IomapIter, ctx: IomapReadFolioCtx): number {
   let ret = 0;
-  while (ret === 0 && iomapLength(iter) > 0) ret = iomapReadpageIter(iter, ctx);
+  while (ret === 0 && iomapLength(iter) > 0) ret = iomapReadRun(iter, ctx);
   return ret;
 }
 
-/** Submits what is left; unlocks the last folio if no bio does. Always 0. */
-function iomapReadEnd(_ret: number, ctx: ReadCtx): number {
-  if (ctx.bio !== null) submitBio(ctx.bio);
-  if (ctx.folio !== null && !ctx.folioInBio) folioUnlock(ctx.folio);
+/** All of `ctx.curFolio` has been looked at: unlocks it, unless a reader will. */
+function iomapReadFolioDone(ctx: IomapReadFolioCtx): void {
+  const folio = ctx.curFolio!;
+  const { handedOut, biased } = ctx;
+  ctx.curFolio = null;
+  ctx.handedOut = ctx.biased = false;
+  if (biased) {
+    const ifs = folioState(folio)!;
+    if (--ifs.readBytesPending === 0) folioEndRead(folio, ifsUptodate(ifs));
+  } else if (!handedOut) folioUnlock(folio);
+  // Else it may have been read by now, and be somebody else's.
+}
+
+/** What a walk of a buffered read ends with. Always 0. */
+function iomapReadEnd(
+  _ret: number,
+  { iter, ctx }: { iter: IomapIter; ctx: IomapReadFolioCtx },
+): number {
+  if (ctx.readCtx !== null) ctx.ops.submitRead?.(iter, ctx);
+  if (ctx.curFolio !== null) iomapReadFolioDone(ctx);
   return 0;
 }
 
 /**
  * Fills a folio; it is unlocked when that is done, uptodate if it succeeded
- * (kernel: `iomap_read_folio`).
+ * (kernel: `iomap_read_folio`, through bios as by `iomap_bio_read_folio`).
  *
  * @param folio Locked, in a mapping.
  * @param ops Mapping callbacks, called without flags.
@@ -408,31 +451,47 @@ export function iomapReadFolio(
   folio: Folio,
   ops: IomapOps,
 ): MaybePromise<number> {
+  const ctx = new IomapReadFolioCtx(iomapBioReadOps, folio, null);
+  return iomapReadFolioWith(ops, ctx, null);
+}
+
+/**
+ * {@linkcode iomapReadFolio} for a file system that reads in its own way (kernel:
+ * `iomap_read_folio` as it is after 6.18).
+ *
+ * @param ops Mapping callbacks, called without flags.
+ * @param ctx How to read, and the folio.
+ * @param priv For `iter.private`.
+ * @returns Always 0: errors leave the folio not uptodate.
+ */
+export function iomapReadFolioWith(
+  ops: IomapOps,
+  ctx: IomapReadFolioCtx,
+  priv: unknown,
+): MaybePromise<number> {
+  const folio = ctx.curFolio!;
   const inode = folio.mapping!.host as Inode;
   if (tracer !== null) traceIomapReadpage("iomap_readpage", inode, 1);
   const iter = new IomapIter();
   iomapIterInit(iter, inode, folio.pos, folio.size, 0, "iomap_read_folio");
-  const ctx = new ReadCtx(folio, null);
+  iter.private = priv;
   const read = iomapWalk(iter, ops, iomapReadFolioIter, ctx);
-  return andThenWith(read, iomapReadEnd, ctx);
+  return andThenWith(read, iomapReadEnd, { iter, ctx });
 }
 
-function iomapReadaheadIter(iter: IomapIter, ctx: ReadCtx): number {
+function iomapReadaheadIter(iter: IomapIter, ctx: IomapReadFolioCtx): number {
   let ret = 0;
   while (ret === 0 && iomapLength(iter) > 0) {
-    const { folio } = ctx;
-    if (folio !== null && (iter.pos & (folio.size - 1)) === 0) {
-      if (!ctx.folioInBio) folioUnlock(folio);
-      ctx.folio = null;
+    const { curFolio } = ctx;
+    if (curFolio !== null && (iter.pos & (curFolio.size - 1)) === 0) {
+      iomapReadFolioDone(ctx);
     }
-    if (ctx.folio === null) {
-      ctx.folio = ctx.rac!.nextFolio();
-      ctx.folioInBio = false;
-      if (warnOnOnce(ctx.folio === null, "iomap: readahead window too short")) {
-        return -EIO;
-      }
+    if (ctx.curFolio === null) {
+      ctx.curFolio = ctx.rac!.nextFolio();
+      const none = ctx.curFolio === null;
+      if (warnOnOnce(none, "iomap: readahead window too short")) return -EIO;
     }
-    ret = iomapReadpageIter(iter, ctx);
+    ret = iomapReadRun(iter, ctx);
   }
   return ret;
 }
@@ -440,8 +499,9 @@ function iomapReadaheadIter(iter: IomapIter, ctx: ReadCtx): number {
 function ignore(): void {}
 
 /**
- * Starts to fill a window of folios (kernel: `iomap_readahead`). Errors are not
- * reported: what was not read is read again when it is used.
+ * Starts to fill a window of folios (kernel: `iomap_readahead`, through bios as by
+ * `iomap_bio_readahead`). Errors are not reported: what was not read is read again
+ * when it is used.
  *
  * @param rac Folios that are locked; each is unlocked when it has been read.
  * @param ops Mapping callbacks, called without flags.
@@ -450,6 +510,24 @@ export function iomapReadahead(
   rac: ReadaheadControl,
   ops: IomapOps,
 ): MaybePromise<void> {
+  const ctx = new IomapReadFolioCtx(iomapBioReadOps, null, rac);
+  return iomapReadaheadWith(ops, ctx, null);
+}
+
+/**
+ * {@linkcode iomapReadahead} for a file system that reads in its own way (kernel:
+ * `iomap_readahead` as it is after 6.18).
+ *
+ * @param ops Mapping callbacks, called without flags.
+ * @param ctx How to read, and the window.
+ * @param priv For `iter.private`.
+ */
+export function iomapReadaheadWith(
+  ops: IomapOps,
+  ctx: IomapReadFolioCtx,
+  priv: unknown,
+): MaybePromise<void> {
+  const rac = ctx.rac!;
   const inode = rac.mapping.host as Inode;
   const { pos, length } = rac;
   if (tracer !== null) {
@@ -458,18 +536,18 @@ export function iomapReadahead(
   }
   const iter = new IomapIter();
   iomapIterInit(iter, inode, pos, length, 0, "iomap_readahead");
-  const ctx = new ReadCtx(null, rac);
+  iter.private = priv;
   blkStartPlug();
   try {
     const read = iomapWalk(iter, ops, iomapReadaheadIter, ctx);
-    return andThen(andThenWith(read, iomapReadEnd, ctx), ignore);
+    return andThen(andThenWith(read, iomapReadEnd, { iter, ctx }), ignore);
   } finally {
     blkFinishPlug();
   }
 }
 
-/** Reads [off, off + len) of a folio and waits: 0 or a negative errno. */
-function iomapBioReadFolioRange(
+/** Reads [pos, pos + len) of a folio and waits: 0 or a negative errno. */
+function iomapBioReadFolioRangeSync(
   iter: IomapIter,
   folio: Folio,
   pos: number,
@@ -693,7 +771,7 @@ function fillRun(
   if ((iter.flags & IOMAP_NOWAIT) !== 0) return -EAGAIN;
   const read = w.writeOps?.readFolioRange
     ? w.writeOps.readFolioRange(iter, folio, pos, len)
-    : iomapBioReadFolioRange(iter, folio, pos, len);
+    : iomapBioReadFolioRangeSync(iter, folio, pos, len);
   return andThen(read, (error) => {
     if (error === 0) iomapSetRangeUptodate(inode, folio, off, len);
     return error;
@@ -772,9 +850,8 @@ function iomapWriteEnd(w: FolioWrite, copied: number): boolean {
   const { iter, offset, bytes } = w;
   const folio = w.folio!;
   const { inode } = iter;
-  const srcmap = iomapIterSrcmap(iter);
-  if (srcmap.type === IOMAP_INLINE) {
-    return iomapWriteEndInline(iter, srcmap, folio, copied);
+  if (iomapIterSrcmap(iter).type === IOMAP_INLINE) {
+    return iomapWriteEndInline(iter, folio, copied);
   }
   // What was read of the blocks skipped the part that was to be copied.
   if (copied < bytes && (copied === 0 || !folio.uptodate)) return false;
@@ -787,17 +864,18 @@ function iomapWriteEnd(w: FolioWrite, copied: number): boolean {
 
 function iomapWriteEndInline(
   iter: IomapIter,
-  iomap: Iomap,
   folio: Folio,
   copied: number,
 ): boolean {
-  const { inlineData } = iomap;
-  warnOnOnce(!folio.uptodate, "iomap: INLINE written to a folio not uptodate");
-  const valid = iomapInlineDataValid(iomap);
-  if (warnOnOnce(!valid, "iomap: INLINE without room for it")) return false;
-  const at = folio.offset + (iter.pos & (folio.size - 1));
-  const data = folio.data.subarray(at, at + copied);
-  inlineData!.set(data, iter.pos - iomap.offset);
+  const { iomap, pos } = iter;
+  const { uptodate } = folio;
+  const inline = iomap.inlineData !== null;
+  if (
+    warnOn(!uptodate, "iomap: INLINE written to a folio not uptodate") ||
+    warnOn(!inline, "iomap: INLINE is the source of a write that is not")
+  ) return false;
+  const at = folio.offset + (pos & (folio.size - 1));
+  iomapInlineData(iomap, pos).set(folio.data.subarray(at, at + copied));
   markInodeDirty(iter.inode);
   return true;
 }
@@ -818,13 +896,16 @@ function writeIterStatus(_: void, w: FolioWrite): number {
 function writeStep(w: FolioWrite): MaybePromise<boolean> {
   const { iter, chunk } = w;
   const toChunkEnd = chunk - (iter.pos & (chunk - 1));
-  w.bytes = w.retry > 0 ? w.retry : Math.min(w.from!.count, toChunkEnd);
+  const wanted = w.retry > 0 ? w.retry : w.from!.count;
+  w.bytes = Math.min(wanted, toChunkEnd);
   const nowait = (iter.flags & IOMAP_NOWAIT) !== 0;
   const paced = balanceDirtyPagesRatelimited(iter.inode.mapping, nowait);
   return andThenWith(paced, writePaced, w);
 }
 
 function writePaced(error: number, w: FolioWrite): MaybePromise<boolean> {
+  // Before the folio is locked: what is not there must not be made or read for.
+  if (error === 0 && !w.from!.readable) error = -EFAULT;
   if (error !== 0) {
     w.status = error;
     return false;
@@ -868,10 +949,12 @@ function stop(): boolean {
   return false;
 }
 
-/** The caller's memory gave less than the folio needs: try what it gave. */
+/** The caller's memory gave less than the folio needs: tries with what it gave. */
 function writeShort(w: FolioWrite, copied: number): MaybePromise<boolean> {
+  // It went while the folio was waited for.
   if (copied === 0) return writeStop(w, -EFAULT);
   w.from!.revert(copied);
+  // More of the same would not help.
   if (copied === w.bytes) return writeStop(w, -EIO);
   if (w.chunk > PAGE_SIZE) w.chunk /= 2;
   w.retry = copied;
@@ -1113,8 +1196,9 @@ function walked(ret: number, w: FolioWrite): number {
 }
 
 /** Zeroes under any mapping, through the cache. */
-function iomapZeroIter(_iter: IomapIter, w: FolioWrite): MaybePromise<number> {
+function iomapZeroIter(iter: IomapIter, w: FolioWrite): MaybePromise<number> {
   w.status = 0;
+  if (iomapLength(iter) === 0) return 0;
   return andThenWith(repeatWith(zeroStep, w), stepStatus, w);
 }
 
@@ -1236,6 +1320,68 @@ export function iomapTruncatePage(
   const off = pos & (bs - 1);
   if (off === 0) return 0;
   return iomapZeroRange(inode, pos, bs - off, didZero, ops, writeOps, priv);
+}
+
+/** (kernel: `iomap_folio_mkwrite_iter`) */
+function iomapFolioMkwriteIter(iter: IomapIter, folio: Folio): number {
+  warnOnOnce(!folio.uptodate, "iomap: a store to a folio that is not uptodate");
+  folioMarkDirty(folio);
+  return iomapIterAdvanceFull(iter);
+}
+
+/** Bytes of a locked folio that are in the file; -EFAULT if none is, or if it has left
+ * the file (kernel: `folio_mkwrite_check_truncate`). */
+function folioMkwriteCheckTruncate(folio: Folio, inode: Inode): number {
+  if (folio.mapping !== inode.mapping || folio.pos >= inode.size) {
+    return -EFAULT;
+  }
+  return Math.min(folio.size, inode.size - folio.pos);
+}
+
+/**
+ * A page that a mapping shows is about to be stored to: gets it space, and marks all
+ * blocks of its folio dirty (kernel: `iomap_page_mkwrite`).
+ *
+ * The caller holds `mapping.invalidateLock` shared, and has updated the file's times.
+ * Whether the mapping is still valid is not asked: nothing is copied here.
+ *
+ * @param vmf `vmf.folio` is not locked.
+ * @param ops Mapping callbacks, called with WRITE and FAULT for what of the folio is in
+ *   the file.
+ * @param priv For `iter.private`.
+ * @returns `VM_FAULT_LOCKED`, with the folio locked; else it is not: `VM_FAULT_NOPAGE`
+ *   if it is beyond the end of the file or no longer part of it; `vmfFsError` of the
+ *   negative errno of `ops`.
+ */
+export function iomapPageMkwrite(
+  vmf: VmFault,
+  ops: IomapOps,
+  priv: unknown,
+): MaybePromise<number> {
+  const folio = vmf.folio!;
+  const inode = vmf.vma.mapping.host as Inode;
+  return andThen(folioLock(folio), () => {
+    const len = folioMkwriteCheckTruncate(folio, inode);
+    const walked = len < 0 ? len : mkwriteWalk(folio, inode, len, ops, priv);
+    return andThen(walked, (error) => {
+      if (error < 0) folioUnlock(folio);
+      return vmfFsError(error);
+    });
+  });
+}
+
+function mkwriteWalk(
+  folio: Folio,
+  inode: Inode,
+  len: number,
+  ops: IomapOps,
+  priv: unknown,
+): MaybePromise<number> {
+  const iter = new IomapIter();
+  const flags = IOMAP_WRITE | IOMAP_FAULT;
+  iomapIterInit(iter, inode, folio.pos, len, flags, "iomap_page_mkwrite");
+  iter.private = priv;
+  return iomapWalk(iter, ops, iomapFolioMkwriteIter, folio);
 }
 
 /** Bytes of a folio under writeback go into a bio (kernel: `iomap_start_folio_write`). */
@@ -1433,9 +1579,14 @@ function writepagesEnd(_: void, walk: WritepagesWalk): MaybePromise<number> {
  *
  * @param wpc Made for this call.
  * @returns 0 or a negative errno: the first where `wbc.syncAll` is set, else the
- *   one that ended it. With an error the pending ioend fails, too.
+ *   one that ended it. With an error the pending ioend fails, too. -EIO, with nothing
+ *   written, where reclaim calls it, which may have run out of stack.
  */
 export function iomapWritepages(wpc: IomapWritepageCtx): MaybePromise<number> {
+  const { reclaiming } = wpc.inode.mapping.mm;
+  if (warnOnOnce(reclaiming, "iomap: writeback from within reclaim")) {
+    return -EIO;
+  }
   const folios = writebackIter(wpc.inode.mapping, wpc.wbc);
   const walk = new WritepagesWalk(wpc, folios);
   blkStartPlug();

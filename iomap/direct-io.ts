@@ -5,8 +5,10 @@
  * completes it. So a request whose bios were all done while they were submitted
  * completes in the call, and never becomes asynchronous.
  *
- * Polled completion (IOCB_HIPRI) and completion by the issuer
- * (IOCB_DIO_CALLER_COMP) are not done: both flags are hints, and have no effect.
+ * An asynchronous request ends in one of three places. A read that went well ends
+ * where its last bio does. A write that needs nothing more is handed to its issuer,
+ * if that has asked for it (IOCB_DIO_CALLER_COMP). All else is a worker's: an event
+ * of the clock, due at once.
  *
  * Kernel counterpart: fs/iomap/direct-io.c.
  *
@@ -14,21 +16,27 @@
  */
 
 import { Bio, submitBio } from "../block/bio.ts";
+import { bioPoll } from "../block/blk-core.ts";
 import { blkFinishPlug, blkStartPlug } from "../block/blk-plug.ts";
 import {
   blkStatusToErrno,
   REQ_ATOMIC,
   REQ_FUA,
   REQ_IDLE,
+  REQ_NOWAIT,
   REQ_OP_READ,
   REQ_OP_WRITE,
+  REQ_POLLED,
   REQ_SYNC,
 } from "../block/blk-types.ts";
-import type { Inode } from "../fs/fs.ts";
+import type { BlockDevice } from "../block/blkdev.ts";
+import type { File, Inode } from "../fs/fs.ts";
 import { inodeDioBegin, inodeDioEnd, markInodeDirty } from "../fs/inode.ts";
 import {
   IOCB_ATOMIC,
+  IOCB_DIO_CALLER_COMP,
   IOCB_DSYNC,
+  IOCB_HIPRI,
   IOCB_NOWAIT,
   IOCB_SYNC,
   IOCB_WRITE,
@@ -47,6 +55,7 @@ import {
 } from "../lib/errno.ts";
 import type { IovIter } from "../lib/iov-iter.ts";
 import { andThenWith, type MaybePromise } from "../lib/maybe-promise.ts";
+import { printk, Ratelimit } from "../lib/printk.ts";
 import { WaitQueue } from "../lib/wait.ts";
 import { errseqSet } from "../mm/errseq.ts";
 import {
@@ -55,6 +64,7 @@ import {
   filemapWriteAndWaitRange,
 } from "../mm/filemap.ts";
 import { invalidateInodePages2Range } from "../mm/truncate.ts";
+import type { IomapIoend } from "./ioend.ts";
 import {
   type Iomap,
   IOMAP_ATOMIC,
@@ -96,11 +106,19 @@ import {
 
 // Private bits of IomapDio.flags, beside IOMAP_DIO_UNWRITTEN and IOMAP_DIO_COW.
 
+/** Nothing is cached that could have to go at the end. */
+const IOMAP_DIO_NO_INVALIDATE = 1 << 25;
+/** The issuer may end it. */
+const IOMAP_DIO_CALLER_COMP = 1 << 26;
+/** It may end where its last bio does. */
+const IOMAP_DIO_INLINE_COMP = 1 << 27;
 /** Every piece so far went out with FUA. */
 const IOMAP_DIO_WRITE_THROUGH = 1 << 28;
 /** Durable before the call ends. */
 const IOMAP_DIO_NEED_SYNC = 1 << 29;
 const IOMAP_DIO_WRITE = 1 << 30;
+/** Somebody keeps book of what is read into the memory. */
+const IOMAP_DIO_DIRTY = 1 << 31;
 
 /** Largest piece written to fill up a block: the largest block. */
 const IOMAP_ZERO_PAGE_SIZE = 65536;
@@ -108,8 +126,18 @@ const ZEROES = new Uint8Array(IOMAP_ZERO_PAGE_SIZE);
 /** Largest bio, as its size has 32 bits. */
 const MAX_BIO_SIZE = 2 ** 30;
 
-/** One direct read or write (kernel: `struct iomap_dio`). Recycled. */
-class IomapDio {
+/** One direct read or write (kernel: `struct iomap_dio`): from
+ * {@linkcode __iomapDioRw} to {@linkcode iomapDioComplete}, which recycles it. */
+export interface IomapDio {
+  /** The call. */
+  readonly iocb: Kiocb;
+  /** Bytes submitted. */
+  readonly size: number;
+  /** First negative errno, or 0. */
+  readonly error: number;
+}
+
+class Dio implements IomapDio {
   iocb!: Kiocb;
   dops: IomapDioOps | null = null;
   from!: IovIter;
@@ -135,9 +163,9 @@ class IomapDio {
   readonly done = (): boolean => this.ref === 0;
 }
 
-const freeDios: IomapDio[] = [];
+const freeDios: Dio[] = [];
 
-function dioPut(dio: IomapDio): void {
+function dioPut(dio: Dio): void {
   // What is kept for later keeps nothing else in memory.
   dio.iocb = null as never;
   dio.from = null as never;
@@ -146,15 +174,29 @@ function dioPut(dio: IomapDio): void {
   freeDios.push(dio);
 }
 
+function iomapDioAllocBio(
+  bdev: BlockDevice,
+  dio: Dio,
+  opf: number,
+): Bio {
+  const bio = dio.dops?.bioSet?.bioAlloc(bdev, opf) ?? new Bio(bdev, opf);
+  bio.private = dio;
+  bio.endIo = iomapDioBioEndIo;
+  return bio;
+}
+
 function iomapDioSubmitBio(
   iter: IomapIter,
-  dio: IomapDio,
+  dio: Dio,
   bio: Bio,
   pos: number,
 ): void {
+  const { iocb } = dio;
   dio.ref++;
-  bio.private = dio;
-  bio.endIo = iomapDioBioEndIo;
+  // Nobody could poll for a synchronous call: it goes to sleep.
+  if ((iocb.flags & IOCB_HIPRI) !== 0 && !isSyncKiocb(iocb)) {
+    bioSetPolled(bio, iocb);
+  }
   if (dio.dops?.submitIo) {
     dio.dops.submitIo(iter, bio, pos);
     return;
@@ -164,16 +206,64 @@ function iomapDioSubmitBio(
   submitBio(bio);
 }
 
-function iomapDioSetError(dio: IomapDio, error: number): void {
+/** Kernel: `bio_set_polled`. */
+function bioSetPolled(bio: Bio, iocb: Kiocb): void {
+  bio.opf |= REQ_POLLED;
+  // Who polls must not wait for a request: nobody would find what frees one.
+  if ((iocb.flags & IOCB_NOWAIT) !== 0) bio.opf |= REQ_NOWAIT;
+  iocb.private = bio;
+}
+
+/**
+ * Looks for completions of polled direct I/O (kernel: `iocb_bio_iopoll`); a file
+ * system's `iopoll`.
+ *
+ * @param iocb A call that was made with IOCB_HIPRI, returned -EIOCBQUEUED, and has
+ *   not completed.
+ * @param flags `BLK_POLL_*`.
+ * @returns Completions found, not necessarily of this call; 0 also if it is not
+ *   polled (see {@linkcode iomapDioRw}).
+ */
+export function iocbBioIopoll(iocb: Kiocb, flags: number): number {
+  const bio = iocb.private;
+  return bio instanceof Bio ? bioPoll(bio, flags) : 0;
+}
+
+function iomapDioSetError(dio: Dio, error: number): void {
   if (dio.error === 0) dio.error = error;
 }
 
 /** All I/O is done: wake who waits, or complete on behalf of who does not. */
-function iomapDioDone(dio: IomapDio): void {
+function iomapDioDone(dio: Dio): void {
   if (dio.waitForCompletion) {
     dio.waiter?.wakeAll();
     return;
   }
+  const { iocb } = dio;
+  // A file system may have to wait to clean up.
+  if (dio.error !== 0) dio.flags &= ~IOMAP_DIO_INLINE_COMP;
+  if ((dio.flags & IOMAP_DIO_INLINE_COMP) !== 0) {
+    // Polling ends with that.
+    iocb.private = null;
+    iomapDioCompleteWork(dio);
+  } else if ((dio.flags & IOMAP_DIO_CALLER_COMP) !== 0) {
+    iocb.private = dio;
+    iocb.dioComplete = iomapDioDeferredComplete;
+    // The result is what `dioComplete` answers.
+    iocb.kiComplete!(iocb, 0);
+  } else {
+    const { clock } = iocb.file.inode.sb.bdev;
+    clock.at(clock.now(), iomapDioCompleteWork, dio);
+  }
+}
+
+/** `Kiocb.dioComplete` of what is left to its issuer. */
+function iomapDioDeferredComplete(data: unknown): MaybePromise<number> {
+  return iomapDioComplete(data as Dio);
+}
+
+/** Ends an asynchronous request, and tells the issuer. */
+function iomapDioCompleteWork(dio: Dio): void {
   const { iocb } = dio;
   const ret = iomapDioComplete(dio);
   if (ret instanceof Promise) kiCompleteLater(ret, iocb);
@@ -187,9 +277,38 @@ function kiCompleteLater(ret: Promise<number>, iocb: Kiocb): void {
 /** Counts one bio of a request as done; a file system that submits bios itself
  * chains to it (kernel: `iomap_dio_bio_end_io`). */
 export function iomapDioBioEndIo(bio: Bio): void {
-  const dio = bio.private as IomapDio;
+  const dio = bio.private as Dio;
   if (bio.status !== 0) iomapDioSetError(dio, blkStatusToErrno(bio.status));
+  if ((dio.flags & IOMAP_DIO_DIRTY) !== 0) dirtyPages(dio, bio);
   if (--dio.ref === 0) iomapDioDone(dio);
+}
+
+/** Kernel: `bio_check_pages_dirty`. */
+function dirtyPages({ from }: Dio, { vecs }: Bio): void {
+  for (const { data, offset, len } of vecs) from.pagesDirty!(data, offset, len);
+}
+
+/**
+ * Counts an ioend of direct I/O as done (kernel: `iomap_finish_ioend_direct`); the
+ * ioend was made by `submitIo` with IOMAP_IOEND_DIRECT.
+ *
+ * @param request What its bio had for `private` before it became an ioend's.
+ */
+export function iomapFinishIoendDirect(
+  ioend: IomapIoend,
+  request: IomapDio,
+): void {
+  const dio = request as Dio;
+  if (ioend.error !== 0) iomapDioSetError(dio, ioend.error);
+  if ((dio.flags & IOMAP_DIO_DIRTY) !== 0) dirtyPages(dio, ioend.bio);
+  if (--dio.ref > 0) return;
+  // This is a worker already. But it is the one that ends writeback, for which the
+  // cache would have to wait.
+  if (dio.iocb.mapping.nrPages === 0) {
+    dio.flags |= IOMAP_DIO_INLINE_COMP | IOMAP_DIO_NO_INVALIDATE;
+  }
+  dio.flags &= ~IOMAP_DIO_CALLER_COMP;
+  iomapDioDone(dio);
 }
 
 /**
@@ -197,15 +316,17 @@ export function iomapDioBioEndIo(bio: Bio): void {
  * `endIo`, dropping the cache that a reader made meanwhile, `iocb.pos`, and the
  * sync that a durable write asks for.
  *
+ * @param request From {@linkcode __iomapDioRw}; recycled.
  * @returns Bytes or a negative errno, as {@linkcode iomapDioRw}.
  */
-function iomapDioComplete(dio: IomapDio): MaybePromise<number> {
+export function iomapDioComplete(request: IomapDio): MaybePromise<number> {
+  const dio = request as Dio;
   const { dops, iocb, size, error, flags } = dio;
   if (!dops?.endIo) return dioEnded(error, dio);
   return andThenWith(dops.endIo(iocb, size, error, flags), dioEnded, dio);
 }
 
-function dioEnded(ret: number, dio: IomapDio): MaybePromise<number> {
+function dioEnded(ret: number, dio: Dio): MaybePromise<number> {
   const { iocb, size, flags } = dio;
   const isWrite = (flags & IOMAP_DIO_WRITE) !== 0;
   if (ret === 0) {
@@ -215,23 +336,40 @@ function dioEnded(ret: number, dio: IomapDio): MaybePromise<number> {
   dio.ret = ret;
   if (!isWrite || dio.error !== 0 || size === 0) return dioEnd(dio);
   const { mapping } = iocb;
+  const keep = (flags & IOMAP_DIO_NO_INVALIDATE) !== 0;
   // A reader may have cached what was there before the write reached the device.
-  if (mapping.nrPages === 0) return dioEnd(dio);
+  if (keep || mapping.nrPages === 0) return dioEnd(dio);
   const last = iocb.pos + size - 1;
   const dropped = invalidateInodePages2Range(mapping, iocb.pos, last);
   return andThenWith(dropped, dioInvalidated, dio);
 }
 
-function dioInvalidated(error: number, dio: IomapDio): MaybePromise<number> {
+function dioInvalidated(error: number, dio: Dio): MaybePromise<number> {
   if (error !== 0) {
     // For fsync alone: no writeback has failed, so AS_EIO stays clear.
-    const { mapping } = dio.iocb;
+    const { mapping, file } = dio.iocb;
     mapping.wbErr = errseqSet(mapping.wbErr, -EIO);
+    warnStalePagecache(file);
   }
   return dioEnd(dio);
 }
 
-function dioEnd(dio: IomapDio): MaybePromise<number> {
+const staleLimit = new Ratelimit();
+const collisionLimit = new Ratelimit();
+/** Who does all I/O here. */
+const COMM = "iomap";
+
+/** Kernel: `dio_warn_stale_pagecache`. */
+function warnStalePagecache(file: File): void {
+  if (!staleLimit.allow(file.inode.sb.bdev.clock.now())) return;
+  printk(
+    "Page cache invalidation failure on direct I/O.  Possible data corruption " +
+      "due to collision with buffered I/O!",
+  );
+  printk(`File: ${file.path} PID: 1 Comm: ${COMM}`);
+}
+
+function dioEnd(dio: Dio): MaybePromise<number> {
   const { iocb, ret, flags } = dio;
   inodeDioEnd(iocb.file.inode);
   if (ret <= 0) return dioResult(ret, dio);
@@ -240,7 +378,7 @@ function dioEnd(dio: IomapDio): MaybePromise<number> {
   return andThenWith(genericWriteSync(iocb, ret), dioResult, dio);
 }
 
-function dioResult(ret: number, dio: IomapDio): number {
+function dioResult(ret: number, dio: Dio): number {
   if (ret > 0) ret += dio.doneBefore;
   if (tracer !== null) traceIomapDioComplete(dio.iocb, dio.error, ret);
   dioPut(dio);
@@ -250,13 +388,14 @@ function dioResult(ret: number, dio: IomapDio): number {
 /** Writes zeroes to fill up a block; 0 or -EINVAL for more than 64 KiB. */
 function iomapDioZero(
   iter: IomapIter,
-  dio: IomapDio,
+  dio: Dio,
   pos: number,
   len: number,
 ): number {
   const tooLong = len > IOMAP_ZERO_PAGE_SIZE;
   if (warnOnOnce(tooLong, "iomap: more than 64 KiB to zero")) return -EINVAL;
-  const bio = new Bio(iter.iomap.bdev!, REQ_OP_WRITE | REQ_SYNC | REQ_IDLE);
+  const opf = REQ_OP_WRITE | REQ_SYNC | REQ_IDLE;
+  const bio = iomapDioAllocBio(iter.iomap.bdev!, dio, opf);
   bio.sector = iomapSector(iter.iomap, pos);
   bio.addData(ZEROES, 0, len);
   iomapDioSubmitBio(iter, dio, bio, pos);
@@ -264,25 +403,35 @@ function iomapDioZero(
 }
 
 /** FUA makes a separate flush needless, if no metadata has to reach the device. */
-function iomapDioCanUseFua(iomap: Iomap, dio: IomapDio): boolean {
+function iomapDioCanUseFua(iomap: Iomap, dio: Dio): boolean {
   if ((iomap.flags & (IOMAP_F_SHARED | IOMAP_F_DIRTY)) !== 0) return false;
   if ((dio.flags & IOMAP_DIO_WRITE_THROUGH) === 0) return false;
   const bdev = iomap.bdev!;
   return !bdev.writeCache || bdev.fua;
 }
 
+/** Whether what of its blocks is not written reads as zero afterwards. */
+function needsZeroout(iomap: Iomap): boolean {
+  return iomap.type === IOMAP_UNWRITTEN || (iomap.flags & IOMAP_F_NEW) !== 0;
+}
+
 /** `opf` of a write's bios; notes in `dio.flags` what kind of blocks it touches. */
-function iomapDioBioWriteOpf(iomap: Iomap, dio: IomapDio): number {
+function iomapDioBioWriteOpf(iomap: Iomap, dio: Dio): number {
   let opf = REQ_OP_WRITE | REQ_SYNC | REQ_IDLE;
   if ((iomap.flags & IOMAP_F_ATOMIC_BIO) !== 0) opf |= REQ_ATOMIC;
   if (iomap.type === IOMAP_UNWRITTEN) dio.flags |= IOMAP_DIO_UNWRITTEN;
   if ((iomap.flags & IOMAP_F_SHARED) !== 0) dio.flags |= IOMAP_DIO_COW;
-  const inPlace = iomap.type === IOMAP_MAPPED &&
-    (iomap.flags & IOMAP_F_NEW) === 0;
+  const inPlace = iomap.type === IOMAP_MAPPED && !needsZeroout(iomap);
   if (inPlace && iomapDioCanUseFua(iomap, dio)) opf |= REQ_FUA;
   // One piece without FUA, and only a flush makes the whole durable.
   else dio.flags &= ~IOMAP_DIO_WRITE_THROUGH;
   return opf;
+}
+
+/** Whether the issuer cannot end a write: more is to be done than to move on. */
+function needsWorker(iter: IomapIter, dio: Dio, opf: number): boolean {
+  if (needsZeroout(iter.iomap) || iter.pos >= iter.inode.size) return true;
+  return (dio.flags & IOMAP_DIO_NEED_SYNC) !== 0 && (opf & REQ_FUA) === 0;
 }
 
 /**
@@ -320,7 +469,7 @@ function trimBio(bio: Bio, from: IovIter, bytes: number): void {
 /** Submits the data of one mapping; bytes submitted, or a negative errno if none. */
 function submitData(
   iter: IomapIter,
-  dio: IomapDio,
+  dio: Dio,
   opf: number,
   length: number,
 ): number {
@@ -329,7 +478,7 @@ function submitData(
   // Once a bio has failed the rest cannot help.
   while (done < length && dio.error === 0) {
     const pos = iter.pos + done;
-    const bio = new Bio(iomap.bdev!, opf);
+    const bio = iomapDioAllocBio(iomap.bdev!, dio, opf);
     bio.sector = iomapSector(iomap, pos);
     const n = fillBio(bio, dio.from, Math.min(length - done, MAX_BIO_SIZE));
     if (n < 0) return done > 0 ? done : n;
@@ -340,52 +489,78 @@ function submitData(
     }
     dio.size += n;
     done += n;
+    // One bio can be polled for, not two.
+    if (done < length) dio.iocb.flags &= ~IOCB_HIPRI;
     iomapDioSubmitBio(iter, dio, bio, pos);
   }
   return done;
 }
 
-function iomapDioBioIter(iter: IomapIter, dio: IomapDio): number {
-  const { iomap, inode, pos } = iter;
+function iomapDioBioIter(iter: IomapIter, dio: Dio): number {
   const length = iomapLength(iter);
-  const lbs = iomap.bdev!.limits.logicalBlockSize;
-  if (((pos | length) & (lbs - 1)) !== 0) return -EINVAL;
-  if ((dio.flags & IOMAP_DIO_WRITE) === 0) {
-    const done = submitData(iter, dio, REQ_OP_READ, length);
-    return done > 0 ? iomapIterAdvance(iter, done) : done;
+  const lbs = iter.iomap.bdev!.limits.logicalBlockSize;
+  if (((iter.pos | length) & (lbs - 1)) !== 0) return -EINVAL;
+  if ((dio.flags & IOMAP_DIO_WRITE) !== 0) {
+    return iomapDioBioWriteIter(iter, dio, length);
   }
+  const done = submitData(iter, dio, REQ_OP_READ | REQ_SYNC | REQ_IDLE, length);
+  return done > 0 ? iomapIterAdvance(iter, done) : done;
+}
+
+function iomapDioBioWriteIter(
+  iter: IomapIter,
+  dio: Dio,
+  length: number,
+): number {
+  const { iomap, inode, pos } = iter;
   const atomic = (iomap.flags & IOMAP_F_ATOMIC_BIO) !== 0;
   if (atomic && length !== iter.len) return -EINVAL;
   const opf = iomapDioBioWriteOpf(iomap, dio);
-  const zeroout = iomap.type === IOMAP_UNWRITTEN ||
-    (iomap.flags & IOMAP_F_NEW) !== 0;
+  if (needsWorker(iter, dio, opf)) dio.flags &= ~IOMAP_DIO_CALLER_COMP;
+  // A worker does not poll.
+  if ((dio.flags & IOMAP_DIO_CALLER_COMP) === 0) dio.iocb.flags &= ~IOCB_HIPRI;
   const bsMask = (1 << inode.blkbits) - 1;
   const head = pos & bsMask;
-  if (zeroout && head > 0) {
+  if (needsZeroout(iomap) && head > 0) {
     const error = iomapDioZero(iter, dio, pos - head, head);
     if (error !== 0) return error;
   }
   let ret = submitData(iter, dio, opf, length);
   const done = Math.max(0, ret);
-  const end = pos + done;
-  const pad = end & bsMask;
-  // Beyond the end of the file a reader of the block would see what was there
-  // before. This also happens, and hides the error, after memory that cannot be read.
-  if ((zeroout || end >= inode.size) && pad > 0) {
-    const error = iomapDioZero(iter, dio, end, bsMask + 1 - pad);
-    if (ret <= 0 || error !== 0) ret = error;
-  }
+  const stopped = dio.error !== 0 && done < length;
+  if (!stopped) ret = iomapDioZeroTail(iter, dio, pos + done, ret);
   return done > 0 ? iomapIterAdvance(iter, done) : ret;
 }
 
+/**
+ * Fills up the block in which a write ends. Beyond the end of the file too: a reader
+ * of the block would see what was there before. It happens after memory that cannot
+ * be read as well, and hides that error.
+ *
+ * @returns `ret`, or what it is replaced by.
+ */
+function iomapDioZeroTail(
+  iter: IomapIter,
+  dio: Dio,
+  end: number,
+  ret: number,
+): number {
+  const { iomap, inode } = iter;
+  if (!needsZeroout(iomap) && end < inode.size) return ret;
+  const bsMask = (1 << inode.blkbits) - 1;
+  const pad = end & bsMask;
+  if (pad === 0) return ret;
+  return iomapDioZero(iter, dio, end, bsMask + 1 - pad);
+}
+
 /** Nothing to read: zeroes for the caller. */
-function iomapDioHoleIter(iter: IomapIter, dio: IomapDio): number {
+function iomapDioHoleIter(iter: IomapIter, dio: Dio): number {
   const length = dio.from.zero(iomapLength(iter));
   dio.size += length;
   return length === 0 ? -EFAULT : iomapIterAdvance(iter, length);
 }
 
-function iomapDioInlineIter(iter: IomapIter, dio: IomapDio): number {
+function iomapDioInlineIter(iter: IomapIter, dio: Dio): number {
   const { inode, iomap, pos } = iter;
   const valid = iomapInlineDataValid(iomap);
   if (warnOnOnce(!valid, "iomap: INLINE without room for it")) return -EIO;
@@ -404,7 +579,14 @@ function iomapDioInlineIter(iter: IomapIter, dio: IomapDio): number {
   return copied === 0 ? -EFAULT : iomapIterAdvance(iter, copied);
 }
 
-function iomapDioIter(iter: IomapIter, dio: IomapDio): number {
+function warnCollision(file: File): void {
+  if (!collisionLimit.allow(file.inode.sb.bdev.clock.now())) return;
+  printk(
+    `Direct I/O collision with buffered writes! File: ${file.path} Comm: ${COMM}`,
+  );
+}
+
+function iomapDioIter(iter: IomapIter, dio: Dio): number {
   const isWrite = (dio.flags & IOMAP_DIO_WRITE) !== 0;
   switch (iter.iomap.type) {
     case IOMAP_HOLE:
@@ -419,6 +601,7 @@ function iomapDioIter(iter: IomapIter, dio: IomapDio): number {
       return iomapDioInlineIter(iter, dio);
     case IOMAP_DELALLOC:
       // A store through a memory mapping got in between: its data is in the cache.
+      warnCollision(dio.iocb.file);
       return -EIO;
     default:
       warnOnOnce(true, "iomap: unknown type of mapping");
@@ -465,21 +648,10 @@ function invalidateAfter(
 }
 
 /**
- * Reads or writes past the page cache (kernel: `iomap_dio_rw`).
+ * Reads or writes past the page cache (kernel: `iomap_dio_rw`):
+ * {@linkcode __iomapDioRw}, and {@linkcode iomapDioComplete} of what is not left to
+ * a completion.
  *
- * The caller holds `inode.rwsem` as its kind of file wants it; it may let go of it
- * when the call returns, as `inode.dioCount` counts what is in flight.
- *
- * @param iocb Its `kiComplete` is told the result of a call that returned
- *   -EIOCBQUEUED. `iocb.pos` moves by what was done.
- * @param from The caller's memory; stays in use until the request is complete.
- * @param ops Mapping callbacks, called with DIRECT, and WRITE, NOWAIT,
- *   OVERWRITE_ONLY, ATOMIC as they apply.
- * @param dops Hooks, or null.
- * @param dioFlags `IOMAP_DIO_FORCE_WAIT` and so on.
- * @param priv For `iter.private`.
- * @param doneBefore Bytes that the caller has done already; added to a result
- *   above 0.
  * @returns Bytes (short at the end of the file or, with PARTIAL, at memory that
  *   cannot be used), or -EIOCBQUEUED. Else: -EINVAL if the range is not aligned to
  *   logical blocks; -EAGAIN where NOWAIT would have to wait, or OVERWRITE_ONLY to
@@ -497,55 +669,116 @@ export function iomapDioRw(
   priv: unknown,
   doneBefore: number,
 ): MaybePromise<number> {
+  const dio = __iomapDioRw(iocb, from, ops, dops, dioFlags, priv, doneBefore);
+  return dio instanceof Promise ? dio.then(completeOrNot) : completeOrNot(dio);
+}
+
+function completeOrNot(dio: IomapDio | number): MaybePromise<number> {
+  return typeof dio === "number" ? dio : iomapDioComplete(dio);
+}
+
+/**
+ * Reads or writes past the page cache, up to the point where all I/O is done
+ * (kernel: `__iomap_dio_rw`): a file system that has something to do before
+ * {@linkcode iomapDioComplete} calls this.
+ *
+ * The caller holds `inode.rwsem` as its kind of file wants it; it may let go of it
+ * when the call returns, as `inode.dioCount` counts what is in flight.
+ *
+ * @param iocb Its `kiComplete` is told the result of a call that returned
+ *   -EIOCBQUEUED. `iocb.pos` moves by what was done. With IOCB_HIPRI and if
+ *   asynchronous, one bio is submitted for polling and is `iocb.private` until it has
+ *   ended: of a read, or of a write that its issuer ends (IOCB_DIO_CALLER_COMP), with
+ *   one mapping and one bio; anything more, and the flag is taken back.
+ * @param from The caller's memory; stays in use until the request is complete.
+ * @param ops Mapping callbacks, called with DIRECT, and WRITE, NOWAIT,
+ *   OVERWRITE_ONLY, ATOMIC as they apply.
+ * @param dops Hooks, or null.
+ * @param dioFlags `IOMAP_DIO_FORCE_WAIT` and so on.
+ * @param priv For `iter.private`.
+ * @param doneBefore Bytes that the caller has done already; added to a result
+ *   above 0.
+ * @returns The request, whose errors are for `iomapDioComplete` to tell; 0 if there
+ *   was nothing to do; -EIOCBQUEUED; or a negative errno of what comes before the
+ *   first mapping.
+ */
+export function __iomapDioRw(
+  iocb: Kiocb,
+  from: IovIter,
+  ops: IomapOps,
+  dops: IomapDioOps | null,
+  dioFlags: number,
+  priv: unknown,
+  doneBefore: number,
+): MaybePromise<IomapDio | number> {
   const { count } = from;
   if (tracer !== null) traceIomapDioRwBegin(iocb, count, dioFlags, doneBefore);
   if (count === 0) return 0;
   const { inode } = iocb.file;
   const { pos } = iocb;
-  let flags = IOMAP_DIRECT;
-  let dioPrivate = 0;
-  if ((iocb.flags & IOCB_NOWAIT) !== 0) flags |= IOMAP_NOWAIT;
-  if ((iocb.flags & IOCB_WRITE) === 0) {
-    if (pos >= inode.size) return 0;
-  } else {
-    flags |= IOMAP_WRITE;
-    dioPrivate = IOMAP_DIO_WRITE;
-    if ((dioFlags & IOMAP_DIO_OVERWRITE_ONLY) !== 0) {
-      if (pos >= inode.size || pos + count > inode.size) return -EAGAIN;
-      flags |= IOMAP_OVERWRITE_ONLY;
-    }
-    if ((iocb.flags & IOCB_ATOMIC) !== 0) flags |= IOMAP_ATOMIC;
-    if ((iocb.flags & IOCB_DSYNC) !== 0) {
-      dioPrivate |= IOMAP_DIO_NEED_SYNC;
-      if ((iocb.flags & IOCB_SYNC) === 0) dioPrivate |= IOMAP_DIO_WRITE_THROUGH;
-    }
-  }
-  const dio = freeDios.pop() ?? new IomapDio();
+  const isWrite = (iocb.flags & IOCB_WRITE) !== 0;
+  if (!isWrite && pos >= inode.size) return 0;
+  const overwrite = isWrite && (dioFlags & IOMAP_DIO_OVERWRITE_ONLY) !== 0;
+  // What is beyond the end of the file has no blocks, or none with data.
+  if (overwrite && pos + count > inode.size) return -EAGAIN;
+  const dio = freeDios.pop() ?? new Dio();
   dio.iocb = iocb;
   dio.dops = dops;
   dio.from = from;
   dio.iSize = inode.size;
   dio.size = 0;
   dio.ref = 1;
-  dio.flags = dioPrivate;
+  dio.flags = isWrite ? dioWriteFlags(iocb) : dioReadFlags(from);
   dio.dioFlags = dioFlags;
   dio.error = 0;
   dio.doneBefore = doneBefore;
   dio.waitForCompletion = false;
-  iomapIterInit(dio.iter, inode, pos, count, flags, "iomap_dio_rw");
+  const flags = operationFlags(iocb, isWrite, overwrite);
+  // Here too the caller is the part that walks.
+  iomapIterInit(dio.iter, inode, pos, count, flags, "__iomap_dio_rw");
   dio.iter.private = priv;
-  const clean = (flags & IOMAP_WRITE) === 0
-    ? kiocbWriteAndWait(iocb, count)
-    : kiocbInvalidatePages(iocb, count);
+  const clean = isWrite
+    ? kiocbInvalidatePages(iocb, count)
+    : kiocbWriteAndWait(iocb, count);
   return clean === 0
     ? dioWalk(dio, ops)
     : andThenWith(clean, dioCleaned, { dio, ops });
 }
 
+/** `IOMAP_*` flags that the file system is called with. */
+function operationFlags(
+  iocb: Kiocb,
+  isWrite: boolean,
+  overwrite: boolean,
+): number {
+  let flags = IOMAP_DIRECT;
+  if ((iocb.flags & IOCB_NOWAIT) !== 0) flags |= IOMAP_NOWAIT;
+  if (!isWrite) return flags;
+  flags |= IOMAP_WRITE;
+  if (overwrite) flags |= IOMAP_OVERWRITE_ONLY;
+  if ((iocb.flags & IOCB_ATOMIC) !== 0) flags |= IOMAP_ATOMIC;
+  return flags;
+}
+
+function dioReadFlags(from: IovIter): number {
+  const dirty = from.pagesDirty === null ? 0 : IOMAP_DIO_DIRTY;
+  return IOMAP_DIO_INLINE_COMP | dirty;
+}
+
+function dioWriteFlags(iocb: Kiocb): number {
+  let flags = IOMAP_DIO_WRITE;
+  if ((iocb.flags & IOCB_DIO_CALLER_COMP) !== 0) flags |= IOMAP_DIO_CALLER_COMP;
+  if ((iocb.flags & IOCB_DSYNC) === 0) return flags;
+  flags |= IOMAP_DIO_NEED_SYNC;
+  // Without attributes to make durable FUA may do.
+  if ((iocb.flags & IOCB_SYNC) === 0) flags |= IOMAP_DIO_WRITE_THROUGH;
+  return flags;
+}
+
 function dioCleaned(
   error: number,
-  { dio, ops }: { dio: IomapDio; ops: IomapOps },
-): MaybePromise<number> {
+  { dio, ops }: { dio: Dio; ops: IomapOps },
+): MaybePromise<Dio | number> {
   if (error === 0) return dioWalk(dio, ops);
   const { iocb, iter } = dio;
   const { inode, pos, len, flags } = iter;
@@ -554,26 +787,40 @@ function dioCleaned(
   if (tracer !== null) {
     traceIomapRange("iomap_dio_invalidate_fail", inode, pos, len);
   }
+  // What is to be atomic is not redone through the cache.
   return (iocb.flags & IOCB_ATOMIC) !== 0 ? -EAGAIN : -ENOTBLK;
 }
 
-function dioWalk(dio: IomapDio, ops: IomapOps): MaybePromise<number> {
+function dioWalk(
+  dio: Dio,
+  ops: IomapOps,
+): MaybePromise<Dio | number> {
   inodeDioBegin(dio.iter.inode);
   return andThenWith(pluggedWalk(dio, ops), dioSubmitted, dio);
 }
 
 /** What is submitted before the walk first waits goes to the device together. */
-function pluggedWalk(dio: IomapDio, ops: IomapOps): MaybePromise<number> {
+function pluggedWalk(dio: Dio, ops: IomapOps): MaybePromise<number> {
   blkStartPlug();
   try {
-    return iomapWalk(dio.iter, ops, iomapDioIter, dio);
+    return iomapWalk(dio.iter, ops, iomapDioMapping, dio);
   } finally {
     blkFinishPlug();
   }
 }
 
+function iomapDioMapping(iter: IomapIter, dio: Dio): number {
+  const status = iomapDioIter(iter, dio);
+  // A second mapping would be a second bio.
+  dio.iocb.flags &= ~IOCB_HIPRI;
+  return status;
+}
+
 /** All that will be submitted has been. */
-function dioSubmitted(ret: number, dio: IomapDio): MaybePromise<number> {
+function dioSubmitted(
+  ret: number,
+  dio: Dio,
+): MaybePromise<Dio | number> {
   const { iter, iocb } = dio;
   let wait = isSyncKiocb(iocb) || (dio.dioFlags & IOMAP_DIO_FORCE_WAIT) !== 0;
   if ((dio.flags & IOMAP_DIO_WRITE) === 0 && iter.pos > dio.iSize) {
@@ -591,26 +838,22 @@ function dioSubmitted(ret: number, dio: IomapDio): MaybePromise<number> {
     dio.flags &= ~IOMAP_DIO_NEED_SYNC;
   }
   dio.waitForCompletion = wait;
-  if (--dio.ref === 0) return iomapDioComplete(dio);
+  if (--dio.ref === 0) return dio;
   if (wait) return dioWait(dio, iter.inode);
   if (tracer !== null) traceQueued(dio);
   return -EIOCBQUEUED;
 }
 
-function isPartial(dio: IomapDio): boolean {
+function isPartial(dio: Dio): boolean {
   return (dio.dioFlags & IOMAP_DIO_PARTIAL) !== 0;
 }
 
-function traceQueued({ iter }: IomapDio): void {
+function traceQueued({ iter }: Dio): void {
   traceIomapRange("iomap_dio_rw_queued", iter.inode, iter.pos, iter.len);
 }
 
-function dioWait(dio: IomapDio, inode: Inode): MaybePromise<number> {
+function dioWait(dio: Dio, inode: Inode): MaybePromise<Dio> {
   dio.waiter ??= new WaitQueue();
   const waited = dio.waiter.wait(inode.sb.bdev.clock, dio.done);
-  return andThenWith(waited, dioWaited, dio);
-}
-
-function dioWaited(_: void, dio: IomapDio): MaybePromise<number> {
-  return iomapDioComplete(dio);
+  return waited instanceof Promise ? waited.then(() => dio) : dio;
 }

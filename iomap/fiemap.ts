@@ -1,5 +1,5 @@
 /**
- * Extent maps for users: FS_IOC_FIEMAP.
+ * Extent maps for users: FS_IOC_FIEMAP, and FIBMAP for single blocks.
  *
  * A mapping is reported when the next one has been found, so that the last can be
  * marked as such. It is the last of the range that was asked for, not of the file.
@@ -21,9 +21,11 @@ import {
   FIEMAP_EXTENT_UNKNOWN,
   FIEMAP_EXTENT_UNWRITTEN,
   FIEMAP_FLAG_SYNC,
+  FIEMAP_FLAG_XATTR,
 } from "../fs/ioctl.ts";
 import { EBADR, EFBIG, EINVAL, ENOENT } from "../lib/errno.ts";
 import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
+import type { AddressSpace } from "../mm/address-space.ts";
 import { filemapWriteAndWaitRange } from "../mm/filemap.ts";
 import {
   type Iomap,
@@ -32,14 +34,19 @@ import {
   IOMAP_F_SHARED,
   IOMAP_HOLE,
   IOMAP_INLINE,
+  IOMAP_MAPPED,
   IOMAP_NULL_ADDR,
   IOMAP_REPORT,
   IOMAP_UNWRITTEN,
   IomapIter,
   iomapIterInit,
   type IomapOps,
+  iomapSector,
 } from "./iomap.ts";
 import { iomapIterAdvanceFull, iomapWalk } from "./iter.ts";
+
+/** What a request may ask for (kernel: `FIEMAP_FLAGS_COMPAT`). */
+const FIEMAP_FLAGS_COMPAT = FIEMAP_FLAG_SYNC | FIEMAP_FLAG_XATTR;
 
 /**
  * Checks a request and writes the file back if it asks for that (kernel:
@@ -47,7 +54,8 @@ import { iomapIterAdvanceFull, iomapWalk } from "./iter.ts";
  *
  * @param start First byte.
  * @param len Bytes.
- * @param supported `FIEMAP_FLAG_*` that the file system serves beside SYNC.
+ * @param supported `FIEMAP_FLAG_*` that the file system serves beside SYNC: XATTR
+ *   alone can be.
  * @returns Bytes to look at: `len`, less at the largest offset of a file. -EINVAL
  *   if `len` is 0; -EFBIG if `start` is at or beyond the largest file; -EBADR for
  *   another flag, then `info.flags` has what was refused; or the error of writing.
@@ -63,7 +71,9 @@ export function fiemapPrep(
   if (len === 0) return -EINVAL;
   if (start >= maxBytes) return -EFBIG;
   const clipped = Math.min(len, maxBytes - start);
-  const refused = info.flags & ~(supported | FIEMAP_FLAG_SYNC);
+  // Whatever a file system says, CACHE is for itself to take away before.
+  const served = (supported | FIEMAP_FLAG_SYNC) & FIEMAP_FLAGS_COMPAT;
+  const refused = info.flags & ~served;
   if (refused !== 0) {
     info.flags = refused;
     return -EBADR;
@@ -163,5 +173,48 @@ export function iomapFiemap(
       }
       return ret === -ENOENT ? 0 : ret;
     });
+  });
+}
+
+/** Sectors of 512 bytes, as a power of two. */
+const SECTOR_SHIFT = 9;
+
+/** What the walk of {@linkcode iomapBmap} has found; it is over with one mapping. */
+interface Bmap {
+  block: number;
+}
+
+function iomapBmapIter({ iomap, inode, pos }: IomapIter, bmap: Bmap): number {
+  if (iomap.type === IOMAP_MAPPED) {
+    const sectors = 2 ** (inode.blkbits - SECTOR_SHIFT);
+    bmap.block = Math.floor(iomapSector(iomap, pos) / sectors);
+  }
+  return 0;
+}
+
+/**
+ * Finds the block of the device that holds a block of a file, which is written back
+ * first (kernel: `iomap_bmap`).
+ *
+ * @param block In blocks of the file system, from the start of the file.
+ * @param ops Mapping callbacks, called with REPORT.
+ * @returns Block of the device; 0 if it holds no data there, be it a hole, unwritten,
+ *   promised or inline, and for every error.
+ */
+export function iomapBmap(
+  mapping: AddressSpace,
+  block: number,
+  ops: IomapOps,
+): MaybePromise<number> {
+  const inode = mapping.host as unknown as Inode;
+  const written = filemapWriteAndWaitRange(mapping, 0, inode.sb.maxBytes);
+  return andThen(written, (error) => {
+    if (error !== 0) return 0;
+    const bs = 2 ** inode.blkbits;
+    const iter = new IomapIter();
+    iomapIterInit(iter, inode, block * bs, bs, IOMAP_REPORT, "iomap_bmap");
+    const bmap = { block: 0 };
+    const walked = iomapWalk(iter, ops, iomapBmapIter, bmap);
+    return andThen(walked, (ret) => ret === 0 ? bmap.block : 0);
   });
 }

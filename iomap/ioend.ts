@@ -9,7 +9,8 @@
  * @module
  */
 
-import { Bio, bioEndIo, submitBio } from "../block/bio.ts";
+import { Bio, bioEndIo, bioSplit, submitBio } from "../block/bio.ts";
+import { bioSplitRwAt } from "../block/blk-merge.ts";
 import {
   blkStatusToErrno,
   errnoToBlkStatus,
@@ -19,18 +20,22 @@ import {
   SECTOR_SIZE,
 } from "../block/blk-types.ts";
 import type { Inode } from "../fs/fs.ts";
-import { warnOnOnce } from "../lib/bug.ts";
-import { EIO } from "../lib/errno.ts";
+import { warnOn, warnOnOnce } from "../lib/bug.ts";
+import { EINVAL, EIO } from "../lib/errno.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
+import { printk, Ratelimit } from "../lib/printk.ts";
 import { mappingSetError } from "../mm/address-space.ts";
 import { type Folio, PG_DROPBEHIND } from "../mm/folio.ts";
 import { iomapFinishFolioWrite, iomapStartFolioWrite } from "./buffered-io.ts";
+import { type IomapDio, iomapFinishIoendDirect } from "./direct-io.ts";
 import {
+  type Iomap,
   IOMAP_F_ANON_WRITE,
   IOMAP_F_BOUNDARY,
   IOMAP_F_SHARED,
   IOMAP_HOLE,
   IOMAP_IOEND_BOUNDARY,
+  IOMAP_IOEND_DIRECT,
   IOMAP_IOEND_DONTCACHE,
   IOMAP_IOEND_NOMERGE_FLAGS,
   IOMAP_IOEND_SHARED,
@@ -44,8 +49,16 @@ import { traceIomapAddToIoend, tracer } from "./trace.ts";
 
 /** Most folios of one ioend. */
 const IOEND_BATCH_SIZE = 4096;
+/** Folios that are ended in one go, before other tasks get their turn. */
+const COMPLETIONS_AT_ONCE = 8 * IOEND_BATCH_SIZE;
 
-/** One bio of writeback (kernel: `struct iomap_ioend`); `bio.private` leads back. */
+const writebackErrors = new Ratelimit();
+
+/**
+ * One bio of writeback, or of direct I/O (kernel: `struct iomap_ioend`). The kernel's
+ * bios of `iomap_ioend_bioset` have one built in; here any bio can be given one, and
+ * {@linkcode iomapIoendFromBio} leads back from it.
+ */
 export class IomapIoend {
   /** File that it writes to. */
   readonly inode: Inode;
@@ -71,6 +84,8 @@ export class IomapIoend {
   readonly folios: Folio[] = [];
   /** Bytes of each of `folios`. */
   readonly lens: number[] = [];
+  /** Of direct I/O: the request, which `bio.private` was before. */
+  dio: IomapDio | null = null;
   /** The file system's own. */
   private: unknown = null;
 
@@ -85,9 +100,17 @@ export class IomapIoend {
   }
 }
 
+/** The ioend of a bio, in its `endIo` (kernel: `iomap_ioend_from_bio`). */
+export function iomapIoendFromBio(bio: Bio): IomapIoend {
+  return bio.private as IomapIoend;
+}
+
 /**
  * Makes the ioend of a bio (kernel: `iomap_init_ioend`).
  *
+ * @param bio Becomes the ioend's, through `private`. With IOMAP_IOEND_DIRECT it is
+ *   one that `IomapDioOps.submitIo` got; its `endIo` must lead to
+ *   {@linkcode iomapFinishIoends} then.
  * @param fileOffset Bytes.
  * @param flags `IOMAP_IOEND_*`.
  */
@@ -98,21 +121,37 @@ export function iomapInitIoend(
   flags: number,
 ): IomapIoend {
   const ioend = new IomapIoend(inode, bio, fileOffset, flags);
+  if ((flags & IOMAP_IOEND_DIRECT) !== 0) ioend.dio = bio.private as IomapDio;
   bio.private = ioend;
   return ioend;
 }
 
-/** Ends the writeback of the folios that the ioend writes. */
-function iomapFinishIoendBuffered(ioend: IomapIoend): void {
-  const { inode, folios, lens } = ioend;
-  mappingSetError(inode.mapping, ioend.error);
+/** Ends the writeback of the folios that the ioend writes.
+ * @returns How many. */
+function iomapFinishIoendBuffered(ioend: IomapIoend): number {
+  const { inode, folios, lens, error } = ioend;
+  if (error !== 0) reportError(ioend);
   for (let i = 0; i < folios.length; i++) {
     iomapFinishFolioWrite(inode, folios[i]!, lens[i]!);
   }
+  return folios.length;
 }
 
-function ioendWritebackEndBio(bio: Bio): void {
-  const ioend = bio.private as IomapIoend;
+function reportError(ioend: IomapIoend): void {
+  const { inode, offset, sector } = ioend;
+  const { sb } = inode;
+  mappingSetError(inode.mapping, ioend.error);
+  if (!writebackErrors.allow(sb.bdev.clock.now())) return;
+  printk(
+    `${sb.id}: writeback error on inode ${inode.ino}, ` +
+      `offset ${offset}, sector ${sector}`,
+  );
+}
+
+/** Ends an ioend with nothing to be done about it but for its folios (kernel:
+ * `ioend_writeback_end_bio`): what `bio.endIo` is if a file system sets none. */
+export function ioendWritebackEndBio(bio: Bio): void {
+  const ioend = iomapIoendFromBio(bio);
   ioend.error = blkStatusToErrno(bio.status);
   iomapFinishIoendBuffered(ioend);
 }
@@ -230,15 +269,19 @@ export function iomapAddToIoend(
 ): MaybePromise<number> {
   const { iomap } = wpc;
   const len = Math.min(dirtyLen, iomap.offset + iomap.length - pos);
+  const covers = iomap.offset <= pos && len > 0;
+  if (warnOn(!covers, "iomap: writeback to a mapping that is elsewhere")) {
+    return -EIO;
+  }
   warnOnOnce(
     len < dirtyLen && folio.private === null,
     "iomap: part of a folio without block state",
   );
   if (tracer !== null) traceIomapAddToIoend(wpc.inode, pos, dirtyLen, iomap);
   if (iomap.type === IOMAP_HOLE) return len;
-  const writable = iomap.type === IOMAP_MAPPED ||
-    iomap.type === IOMAP_UNWRITTEN;
-  if (warnOnOnce(!writable, "iomap: writeback to a mapping without address")) {
+  if (
+    warnOn(!isStorage(iomap), "iomap: writeback to a mapping without storage")
+  ) {
     return -EIO;
   }
   const flags = ioendFlags(wpc, folio, pos);
@@ -260,6 +303,10 @@ export function iomapAddToIoend(
     );
   }
   return afterSubmit(submitted, wpc, flags, folio, pos, endPos, len);
+}
+
+function isStorage({ type, bdev }: Iomap): boolean {
+  return (type === IOMAP_MAPPED || type === IOMAP_UNWRITTEN) && bdev !== null;
 }
 
 function afterSubmit(
@@ -295,23 +342,101 @@ function growIoend(ioend: IomapIoend, len: number, endPos: number): void {
   ioend.size = Math.min(ioend.size + len, endPos - ioend.offset);
 }
 
-function iomapFinishIoend(ioend: IomapIoend, error: number): void {
+/** How much work it was: folios ended, or pieces of memory. */
+function iomapFinishIoend(ioend: IomapIoend, error: number): number {
   const whole = ioend.parent ?? ioend;
   if (error !== 0 && whole.error === 0) whole.error = error;
-  if (--whole.remaining === 0) iomapFinishIoendBuffered(whole);
+  if (--whole.remaining > 0) return 0;
+  if (whole.dio === null) return iomapFinishIoendBuffered(whole);
+  iomapFinishIoendDirect(whole, whole.dio);
+  return whole.bio.vecs.length;
 }
 
 /**
- * Completes an ioend and those merged behind it (kernel: `iomap_finish_ioends`).
+ * Completes an ioend and those merged behind it (kernel: `iomap_finish_ioends`). After
+ * 32,768 folios other events get their turn before it goes on.
  *
  * @param error 0 or a negative errno, which fsync will report; the first one counts.
  */
 export function iomapFinishIoends(ioend: IomapIoend, error: number): void {
   const { merged } = ioend;
   ioend.merged = null;
-  iomapFinishIoend(ioend, error);
-  if (merged === null) return;
-  for (const next of merged) iomapFinishIoend(next, error);
+  const completions = iomapFinishIoend(ioend, error);
+  if (merged !== null) finishSome({ merged, next: 0, error, completions });
+}
+
+/** Ioends that are being completed. */
+interface Finishing {
+  readonly merged: IomapIoend[];
+  /** Index of the first that is not done. */
+  next: number;
+  readonly error: number;
+  /** Folios ended since others had their turn. */
+  completions: number;
+}
+
+function finishSome(finishing: Finishing): void {
+  const { merged, error } = finishing;
+  while (finishing.next < merged.length) {
+    const ioend = merged[finishing.next]!;
+    if (finishing.completions > COMPLETIONS_AT_ONCE) {
+      finishing.completions = 0;
+      const { clock } = ioend.inode.sb.bdev;
+      // An event, not a promise: a synchronous caller may be waiting for it.
+      clock.at(clock.now(), finishSome, finishing);
+      return;
+    }
+    finishing.next++;
+    finishing.completions += iomapFinishIoend(ioend, error);
+  }
+}
+
+/**
+ * Splits an ioend that is too large for one I/O (kernel: `iomap_split_ioend`). The
+ * original completes only after the part has.
+ *
+ * @param ioend Not submitted yet; what is left of it starts behind the part. Its
+ *   `sector` stays where it was for an append, whose place the device chooses.
+ * @param maxLen Most bytes of the part, which ends with a block.
+ * @param isAppend It goes out by zone append: the device's limits count, too.
+ * @returns The first part, with the same `endIo`; null if there is nothing to split;
+ *   -EINVAL if not even one block fits, or for memory that the device cannot take.
+ */
+export function iomapSplitIoend(
+  ioend: IomapIoend,
+  maxLen: number,
+  isAppend: boolean,
+): IomapIoend | null | number {
+  const { bio, inode } = ioend;
+  const fits = isAppend ? appendFits(bio, maxLen) : sizeFits(bio, maxLen);
+  if (fits === 0) return null;
+  if (fits < 0) return fits;
+  const len = fits - (fits & ((1 << inode.blkbits) - 1));
+  if (len === 0) return -EINVAL;
+  const front = bioSplit(bio, len / SECTOR_SIZE);
+  front.endIo = bio.endIo;
+  if (ioend.dio !== null) front.private = ioend.dio;
+  const part = iomapInitIoend(inode, front, ioend.offset, ioend.flags);
+  part.parent = ioend;
+  part.sector = ioend.sector;
+  ioend.remaining++;
+  ioend.offset += len;
+  ioend.size -= len;
+  if (!isAppend) ioend.sector += len / SECTOR_SIZE;
+  return part;
+}
+
+/** Bytes of a front that is short enough; 0 if all is. */
+function sizeFits(bio: Bio, maxLen: number): number {
+  return bio.size <= maxLen ? 0 : maxLen;
+}
+
+/** Bytes of a front that can be appended to a zone; 0 if all can. */
+function appendFits(bio: Bio, maxLen: number): number {
+  const { limits } = bio.bdev;
+  const most = Math.min(maxLen, limits.maxZoneAppendSectors * SECTOR_SIZE);
+  const sectors = bioSplitRwAt(bio, limits, most);
+  return sectors < 0 ? sectors : sectors * SECTOR_SIZE;
 }
 
 function iomapIoendCanMerge(ioend: IomapIoend, next: IomapIoend): boolean {

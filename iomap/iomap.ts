@@ -12,7 +12,10 @@ import type { BlockDevice } from "../block/blkdev.ts";
 import type { Inode } from "../fs/fs.ts";
 import type { Kiocb } from "../fs/kiocb.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
-import type { WritebackControl } from "../mm/address-space.ts";
+import type {
+  ReadaheadControl,
+  WritebackControl,
+} from "../mm/address-space.ts";
 import { type Folio, PAGE_SIZE } from "../mm/folio.ts";
 
 /** Nothing allocated; reads as zero. */
@@ -37,6 +40,8 @@ export const IOMAP_F_DIRTY: number = 1 << 1;
 export const IOMAP_F_SHARED: number = 1 << 2;
 /** A merge of several block records. */
 export const IOMAP_F_MERGED: number = 1 << 3;
+/** Through buffer heads, of which there are none here: a write gets -EIO. */
+export const IOMAP_F_BUFFER_HEAD: number = 1 << 4;
 /** Maps the extended-attribute fork. */
 export const IOMAP_F_XATTR: number = 1 << 5;
 /** I/O starting here must not be merged into the I/O before it. */
@@ -129,8 +134,32 @@ export function iomapInlineDataValid(iomap: Iomap): boolean {
     length <= PAGE_SIZE;
 }
 
-/** Finds and gives back mappings (kernel: `struct iomap_ops`). */
+/**
+ * Memory of an INLINE mapping from file byte `pos` on (kernel: `iomap_inline_data`).
+ */
+export function iomapInlineData(iomap: Iomap, pos: number): Uint8Array {
+  return iomap.inlineData!.subarray(pos - iomap.offset);
+}
+
+/**
+ * Finds and gives back mappings (kernel: `struct iomap_ops`).
+ *
+ * What `iomapBegin` answers with 0 is checked; a mapping that breaks a rule raises a
+ * warning that names it, is given back as one with which nothing was done, and the
+ * call fails with -EIO:
+ *
+ * - it covers `pos`: `offset <= pos < offset + length`; so does `srcmap`, if it is one;
+ * - its type is one of the five;
+ * - HOLE and DELALLOC have no address: `addr` is `IOMAP_NULL_ADDR`;
+ * - MAPPED and UNWRITTEN have a device, and an address unless it is an ANON_WRITE;
+ * - `offset` and `length` are multiples of the block size, but for HOLE and INLINE;
+ * - INLINE has its memory, within a page, unless it is only reported;
+ * - it is not STALE from the start;
+ * - a buffered write or a fault does not get a HOLE, nor a BUFFER_HEAD mapping.
+ */
 export interface IomapOps {
+  /** What tracepoints call it: the kernel's symbol. */
+  readonly name?: string;
   /**
    * Maps `pos` and as much as is convenient of `length` bytes from there.
    *
@@ -275,13 +304,64 @@ export interface IomapWriteOps {
   putFolio?(inode: Inode, pos: number, copied: number, folio: Folio): void;
   /** Whether the mapping still holds; called with the folio locked. */
   iomapValid?(inode: Inode, iomap: Iomap): boolean;
-  /** Reads part of a folio before it is partly overwritten. 0 or -errno. */
+  /**
+   * Reads [`pos`, `pos + len`) of a folio, and waits for it, before blocks are
+   * overwritten in part; through a bio, from the source mapping, if absent.
+   *
+   * @returns 0 or a negative errno.
+   */
   readFolioRange?(
     iter: IomapIter,
     folio: Folio,
     pos: number,
     len: number,
   ): MaybePromise<number>;
+}
+
+/**
+ * How folios are read in (kernel: `struct iomap_read_ops`). The library's own way is
+ * by bios, `iomapBioReadOps`.
+ */
+export interface IomapReadOps {
+  /**
+   * Starts to read [`iter.pos`, `iter.pos + len`) into `ctx.curFolio`. Once it has
+   * answered 0, `iomapFinishFolioRead` must be called for that range, whether the
+   * read succeeds or not, at once or later.
+   *
+   * @returns 0 or a negative errno: then the rest is not read either.
+   */
+  readFolioRange(iter: IomapIter, ctx: IomapReadFolioCtx, len: number): number;
+  /** Sends off what `readFolioRange` has put together in `ctx.readCtx`; not called
+   * where that is null. */
+  submitRead?(iter: IomapIter, ctx: IomapReadFolioCtx): void;
+}
+
+/** One buffered read (kernel: `struct iomap_read_folio_ctx`). */
+export class IomapReadFolioCtx {
+  /** Who reads. */
+  readonly ops: IomapReadOps;
+  /** Locked folio that is being filled; null between two of a window. */
+  curFolio: Folio | null;
+  /** The window, where it is a readahead. */
+  readonly rac: ReadaheadControl | null;
+  /** The reader's own. */
+  readCtx: unknown = null;
+  /** The library's: whether the reader has been given part of `curFolio`. */
+  handedOut = false;
+  /** The library's: whether `curFolio` is kept from ending before all of it has been
+   * looked at. */
+  biased = false;
+
+  /** A read of one folio, or of a window of them. */
+  constructor(
+    ops: IomapReadOps,
+    folio: Folio | null,
+    rac: ReadaheadControl | null,
+  ) {
+    this.ops = ops;
+    this.curFolio = folio;
+    this.rac = rac;
+  }
 }
 
 /** State of one writepages call (kernel: `struct iomap_writepage_ctx`). */
@@ -347,15 +427,43 @@ export const IOMAP_DIO_UNWRITTEN: number = 1 << 0;
 /** End of I/O: it went to a copy-on-write mapping. */
 export const IOMAP_DIO_COW: number = 1 << 1;
 
+/** Where bios come from (kernel: `struct bio_set`). */
+export interface BioSet {
+  /**
+   * A new bio, of a class of the file system's own if it has more to keep with each
+   * (kernel: `bio_alloc_bioset`).
+   *
+   * @param bdev Where it goes.
+   * @param opf `REQ_OP_*` and `REQ_*` flags.
+   */
+  bioAlloc(bdev: BlockDevice, opf: number): Bio;
+}
+
 /** Hooks of direct I/O (kernel: `struct iomap_dio_ops`). */
 export interface IomapDioOps {
-  /** Called once at the end, also on error. Its value replaces the result. */
+  /**
+   * Called once at the end, also on error, before the cache is dropped a second time
+   * and `iocb.pos` moves.
+   *
+   * @param size Bytes submitted.
+   * @param error 0 or a negative errno.
+   * @param flags `IOMAP_DIO_UNWRITTEN` and `IOMAP_DIO_COW`; the bits above them are
+   *   the library's own.
+   * @returns 0 or a negative errno: it replaces `error`, both ways.
+   */
   endIo?(
     iocb: Kiocb,
     size: number,
     error: number,
     flags: number,
   ): MaybePromise<number>;
-  /** Submits a bio instead of the block layer. */
+  /**
+   * Submits a bio instead of the block layer; whoever takes `bio.endIo` for himself
+   * calls `iomapDioBioEndIo` at the end.
+   *
+   * @param fileOffset Where in the file the bio begins, bytes.
+   */
   submitIo?(iter: IomapIter, bio: Bio, fileOffset: number): void;
+  /** Where the bios come from. */
+  bioSet?: BioSet;
 }

@@ -11,11 +11,27 @@
  * @module
  */
 
-import { warnOnOnce } from "../lib/bug.ts";
+import { warnOn, warnOnOnce } from "../lib/bug.ts";
 import { EIO } from "../lib/errno.ts";
-import { andThenWith, type MaybePromise } from "../lib/maybe-promise.ts";
+import type { MaybePromise } from "../lib/maybe-promise.ts";
 import {
+  type Iomap,
+  IOMAP_DAX,
+  IOMAP_DELALLOC,
+  IOMAP_DIRECT,
+  IOMAP_F_ANON_WRITE,
+  IOMAP_F_BUFFER_HEAD,
   IOMAP_F_STALE,
+  IOMAP_HOLE,
+  IOMAP_INLINE,
+  IOMAP_MAPPED,
+  IOMAP_NULL_ADDR,
+  IOMAP_REPORT,
+  IOMAP_UNSHARE,
+  IOMAP_UNWRITTEN,
+  IOMAP_WRITE,
+  IOMAP_ZERO,
+  iomapInlineDataValid,
   type IomapIter,
   iomapLength,
   iomapLengthTrim,
@@ -27,7 +43,8 @@ import { traceIomapIter, traceIomapIterMaps, tracer } from "./trace.ts";
 /**
  * Moves on by `count` bytes of the mapping (kernel: `iomap_iter_advance`).
  *
- * @returns 0, or -EIO if that is beyond the mapping; then nothing moves.
+ * @returns 0, or -EIO if that is beyond the mapping; then nothing moves. What is left
+ *   of the mapping, `iomapLength` tells.
  */
 export function iomapIterAdvance(iter: IomapIter, count: number): number {
   if (
@@ -60,12 +77,19 @@ export function iomapIter(
 ): MaybePromise<number> {
   if (tracer !== null) traceIomapIter(iter, ops);
   if (iter.iomap.length === 0) return iterBegin(iter, ops);
+  return iterEnd(iter, ops);
+}
+
+function iterEnd(iter: IomapIter, ops: IomapOps): MaybePromise<number> {
   if (ops.iomapEnd === undefined) return iterEnded(0, iter, ops);
-  const advanced = iter.pos - iter.iterStartPos;
+  const { iterStartPos } = iter;
+  const advanced = iter.pos - iterStartPos;
+  const length = iomapLengthTrim(iter, iterStartPos, iter.len + advanced);
   const ended = ops.iomapEnd(
     iter.inode,
-    iter.iterStartPos,
-    iomapLengthTrim(iter, iter.iterStartPos, iter.len + advanced),
+    iterStartPos,
+    // A mapping that breaks the rules may end before it begins, or nowhere.
+    length > 0 ? length : 0,
     advanced,
     iter.flags,
     iter.iomap,
@@ -112,28 +136,61 @@ function iterBegin(iter: IomapIter, ops: IomapOps): MaybePromise<number> {
     iter.iomap,
     iter.srcmap,
   );
-  return andThenWith(begun, iterBegun, iter);
+  return begun instanceof Promise
+    ? iterBegunLater(begun, iter, ops)
+    : iterBegun(begun, iter, ops);
 }
 
-function iterBegun(error: number, iter: IomapIter): number {
+function iterBegunLater(
+  begun: Promise<number>,
+  iter: IomapIter,
+  ops: IomapOps,
+): Promise<number> {
+  return begun.then((error) => iterBegun(error, iter, ops));
+}
+
+function iterBegun(
+  error: number,
+  iter: IomapIter,
+  ops: IomapOps,
+): MaybePromise<number> {
   if (error < 0) return error;
-  const { iomap, pos } = iter;
-  if (
-    warnOnOnce(iomap.offset > pos, "iomap: the mapping begins after pos") ||
-    warnOnOnce(iomap.length === 0, "iomap: the mapping is empty") ||
-    // It would be asked for again for ever.
-    warnOnOnce(
-      iomap.offset + iomap.length <= pos,
-      "iomap: the mapping ends at or before pos",
-    ) ||
-    warnOnOnce(
-      (iomap.flags & IOMAP_F_STALE) !== 0,
-      "iomap: the mapping is stale from the start",
-    )
-  ) return -EIO;
-  iter.iterStartPos = pos;
+  iter.iterStartPos = iter.pos;
   if (tracer !== null) traceIomapIterMaps(iter);
-  return 1;
+  const rule = uselessRule(iter);
+  if (rule === null) return 1;
+  iter.status = ruleBroken(iter, rule);
+  // The file system may have reserved something for it.
+  return iterEnd(iter, ops);
+}
+
+/** Names the rule that a mapping breaks. Always -EIO. */
+function ruleBroken(iter: IomapIter, rule: string): number {
+  const { inode, pos, iomap } = iter;
+  const { offset, length, type, addr } = iomap;
+  warnOn(
+    true,
+    `iomap: the mapping ${rule} (inode ${inode.ino}, pos ${pos}, ` +
+      `${offset}+${length} of type ${type} at ${addr})`,
+  );
+  return -EIO;
+}
+
+/** The rule broken by a mapping that nobody can work with, or null. */
+function uselessRule({ iomap, pos }: IomapIter): string | null {
+  const range = brokenRange(iomap, pos);
+  if (range !== null) return range;
+  const stale = (iomap.flags & IOMAP_F_STALE) !== 0;
+  return stale ? "is stale from the start" : null;
+}
+
+/** A number that is NaN breaks the first rule that it meets. */
+function brokenRange(map: Iomap, pos: number): string | null {
+  const { offset, length } = map;
+  if (!(offset <= pos)) return "begins after pos";
+  if (!(length > 0)) return "is empty";
+  // It would be asked for again for ever.
+  return offset + length > pos ? null : "ends at or before pos";
 }
 
 /** What is done with one mapping: 0 or a negative errno, as `iter.status`. */
@@ -157,12 +214,78 @@ export function iomapWalk<A>(
     const ret = iomapIter(iter, ops);
     if (ret instanceof Promise) return walkOn(ret, iter, ops, body, arg);
     if (ret <= 0) return ret;
-    const status = body(iter, arg);
+    const status = bodyOnRules(iter, body, arg);
     if (status instanceof Promise) {
       return walkOn(nextAfter(status, iter, ops), iter, ops, body, arg);
     }
     iter.status = status;
   }
+}
+
+/** Runs the body with a mapping that keeps the rules. */
+function bodyOnRules<A>(
+  iter: IomapIter,
+  body: IomapBody<A>,
+  arg: A,
+): MaybePromise<number> {
+  const rule = brokenRule(iter);
+  return rule === null ? body(iter, arg) : ruleBroken(iter, rule);
+}
+
+/** The rule of {@linkcode IomapOps} that a mapping breaks, or null. */
+function brokenRule(iter: IomapIter): string | null {
+  const { iomap, srcmap, pos, flags } = iter;
+  const own = brokenMap(iter, iomap);
+  if (own !== null) return own;
+  if (srcmap.type !== IOMAP_HOLE) {
+    const source = brokenRange(srcmap, pos) ?? brokenMap(iter, srcmap);
+    if (source !== null) return `has a source that ${source}`;
+  }
+  // Direct I/O sees to it itself, and knows other ways.
+  if ((flags & (IOMAP_DIRECT | IOMAP_DAX)) !== 0) return null;
+  const writes = (flags & (IOMAP_WRITE | IOMAP_UNSHARE)) === IOMAP_WRITE;
+  if (writes && iomap.type === IOMAP_HOLE) return "is a HOLE, for a write";
+  const legacy = (iomap.flags | srcmap.flags) & IOMAP_F_BUFFER_HEAD;
+  const touches = (flags & (IOMAP_WRITE | IOMAP_ZERO)) !== 0;
+  return touches && legacy !== 0 ? "is BUFFER_HEAD, for a write" : null;
+}
+
+function brokenMap(iter: IomapIter, map: Iomap): string | null {
+  switch (map.type) {
+    case IOMAP_HOLE:
+    case IOMAP_DELALLOC:
+      if (map.addr !== IOMAP_NULL_ADDR) {
+        return "is a HOLE or DELALLOC at an addr";
+      }
+      // Behind INLINE a hole begins wherever that ends.
+      return map.type === IOMAP_HOLE ? null : brokenBlocks(iter, map);
+    case IOMAP_MAPPED:
+    case IOMAP_UNWRITTEN:
+      return brokenStorage(iter, map) ?? brokenBlocks(iter, map);
+    case IOMAP_INLINE:
+      // Who only reports where it is need not have it in memory.
+      if ((iter.flags & IOMAP_REPORT) !== 0) return null;
+      return iomapInlineDataValid(map)
+        ? null
+        : "is INLINE without its memory, within a page";
+    default:
+      return "has an unknown type";
+  }
+}
+
+function brokenStorage(iter: IomapIter, map: Iomap): string | null {
+  if (map.bdev === null && (iter.flags & IOMAP_DAX) === 0) {
+    return "is MAPPED or UNWRITTEN without a device";
+  }
+  const anon = (map.flags & IOMAP_F_ANON_WRITE) !== 0;
+  if (anon || map.addr >= 0) return null;
+  return "is MAPPED or UNWRITTEN without an address";
+}
+
+function brokenBlocks(iter: IomapIter, map: Iomap): string | null {
+  const mask = (1 << iter.inode.blkbits) - 1;
+  const odd = ((map.offset | map.length) & mask) !== 0;
+  return odd ? "is not of whole blocks" : null;
 }
 
 async function nextAfter(
@@ -183,7 +306,7 @@ async function walkOn<A>(
 ): Promise<number> {
   let ret = await first;
   while (ret > 0) {
-    const status = body(iter, arg);
+    const status = bodyOnRules(iter, body, arg);
     iter.status = status instanceof Promise ? await status : status;
     const next = iomapIter(iter, ops);
     ret = next instanceof Promise ? await next : next;

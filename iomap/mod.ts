@@ -35,10 +35,16 @@ export * from "./iomap.ts";
 export * from "./iter.ts";
 export * from "./buffered-io.ts";
 export * from "./ioend.ts";
+export * from "./compat.ts";
 export * from "./direct-io.ts";
 export * from "./seek.ts";
 export * from "./fiemap.ts";
+export * from "./swapfile.ts";
+export * from "./generic.ts";
 export {
+  formatIomapTrace,
+  iomapFlagNames,
+  iomapOpFlagNames,
   type IomapTraceAddToIoend,
   type IomapTraceDioBegin,
   type IomapTraceDioComplete,
@@ -49,6 +55,8 @@ export {
   type IomapTraceMapping,
   type IomapTraceRange,
   type IomapTraceReadpage,
+  iomapTypeName,
+  printIomapTrace,
   setIomapTracer,
 } from "./trace.ts";
 
@@ -56,19 +64,31 @@ export * from "../fs/fs.ts";
 export * from "../fs/inode.ts";
 export * from "../fs/ioctl.ts";
 export * from "../fs/kiocb.ts";
+export {
+  filemapPageMkwrite,
+  genericFileMmap,
+  genericFileVmOps,
+} from "../fs/mmap.ts";
 export * from "../fs/read-write.ts";
 export * from "../fs/sync.ts";
 
 export * from "../mm/address-space.ts";
-export type { Errseq } from "../mm/errseq.ts";
+export { BdiWriteback } from "../mm/backing-dev.ts";
+export type { Errseq, WbErrCursor } from "../mm/errseq.ts";
 export * from "../mm/filemap.ts";
 export * from "../mm/folio.ts";
 export * from "../mm/mm.ts";
-export type { PageIndex } from "../mm/page-index.ts";
+export * from "../mm/mmap.ts";
+export type { Lruvec } from "../mm/lru.ts";
+export type { PageIndex, ShadowNodes } from "../mm/page-index.ts";
+export type { PageViews } from "../mm/page-views.ts";
 export * from "../mm/readahead.ts";
+export * from "../mm/rmap.ts";
+export * from "../mm/swap.ts";
 export * from "../mm/truncate.ts";
 
 export * from "../block/bio.ts";
+export { blkdevIssueFlush } from "../block/blk-lib.ts";
 export * from "../block/blk-types.ts";
 export * from "../block/blkdev.ts";
 

@@ -1,5 +1,6 @@
 /**
- * Tracepoints: what the kernel's `iomap` event group shows, as plain objects.
+ * Tracepoints: what the kernel's `iomap` event group shows, as plain objects, and
+ * the text that /sys/kernel/tracing/trace would show for them.
  *
  * While nobody listens a tracepoint costs one comparison with null: its caller
  * looks at {@linkcode tracer} before it calls anything here.
@@ -12,20 +13,33 @@
 import type { BlockDevice } from "../block/blkdev.ts";
 import type { Inode } from "../fs/fs.ts";
 import {
+  IOCB_AIO_RW,
+  IOCB_ALLOC_CACHE,
   IOCB_APPEND,
   IOCB_ATOMIC,
   IOCB_DIO_CALLER_COMP,
   IOCB_DIRECT,
   IOCB_DONTCACHE,
   IOCB_DSYNC,
+  IOCB_EVENTFD,
+  IOCB_HAS_METADATA,
   IOCB_HIPRI,
   IOCB_NOIO,
   IOCB_NOWAIT,
   IOCB_SYNC,
+  IOCB_SYNC_CALL,
+  IOCB_WAITQ,
   IOCB_WRITE,
   isSyncKiocb,
   type Kiocb,
 } from "../fs/kiocb.ts";
+import {
+  type FlagNames,
+  printFlags,
+  printHex,
+  traceFile,
+  traceLine,
+} from "../lib/trace-file.ts";
 import {
   type Iomap,
   IOMAP_ATOMIC,
@@ -38,6 +52,7 @@ import {
   IOMAP_F_ANON_WRITE,
   IOMAP_F_ATOMIC_BIO,
   IOMAP_F_BOUNDARY,
+  IOMAP_F_BUFFER_HEAD,
   IOMAP_F_DIRTY,
   IOMAP_F_MERGED,
   IOMAP_F_NEW,
@@ -59,14 +74,13 @@ import {
   type IomapOps,
 } from "./iomap.ts";
 
-type FlagNames = readonly (readonly [number, string])[];
-
 const TYPES = ["HOLE", "DELALLOC", "MAPPED", "UNWRITTEN", "INLINE"];
 const MAP_FLAGS: FlagNames = [
   [IOMAP_F_NEW, "NEW"],
   [IOMAP_F_DIRTY, "DIRTY"],
   [IOMAP_F_SHARED, "SHARED"],
   [IOMAP_F_MERGED, "MERGED"],
+  [IOMAP_F_BUFFER_HEAD, "BH"],
   [IOMAP_F_XATTR, "XATTR"],
   [IOMAP_F_BOUNDARY, "BOUNDARY"],
   [IOMAP_F_ANON_WRITE, "ANON_WRITE"],
@@ -101,14 +115,21 @@ const KI_FLAGS: FlagNames = [
   [IOCB_APPEND, "APPEND"],
   [IOCB_ATOMIC, "ATOMIC"],
   [IOCB_DONTCACHE, "DONTCACHE"],
+  [IOCB_EVENTFD, "EVENTFD"],
   [IOCB_DIRECT, "DIRECT"],
   [IOCB_WRITE, "WRITE"],
+  [IOCB_WAITQ, "WAITQ"],
   [IOCB_NOIO, "NOIO"],
+  [IOCB_ALLOC_CACHE, "ALLOC_CACHE"],
   [IOCB_DIO_CALLER_COMP, "CALLER_COMP"],
+  [IOCB_AIO_RW, "AIO_RW"],
+  [IOCB_HAS_METADATA, "AIO_HAS_METADATA"],
 ];
 
 /** What every event says: the device as "major:minor", and the inode. */
 export interface IomapTraceInode {
+  /** When, nanoseconds of the device's clock. */
+  time: number;
   /** Device of the file system. */
   dev: string;
   /** Inode number. */
@@ -141,19 +162,19 @@ export interface IomapTraceRange extends IomapTraceInode {
   length: number;
 }
 
-/** A mapping, as its fields print. */
+/** A mapping. */
 export interface IomapTraceMapping extends IomapTraceInode {
-  /** Device address, bytes; -1 where there is none. */
+  /** Device address, bytes; `IOMAP_NULL_ADDR` where there is none. */
   addr: number;
   /** Bytes. */
   offset: number;
   /** Bytes. */
   length: number;
-  /** `"HOLE"`, `"MAPPED"` … */
-  type: string;
-  /** `"NEW"`, `"SHARED"` … */
-  flags: string[];
-  /** Device of `addr` as "major:minor", or "". */
+  /** `IOMAP_HOLE` and so on. */
+  type: number;
+  /** `IOMAP_F_*`. */
+  flags: number;
+  /** Device of `addr` as "major:minor"; "0:0" where there is none. */
   bdev: string;
 }
 
@@ -183,11 +204,11 @@ export interface IomapTraceIter extends IomapTraceInode {
   length: number;
   /** What the body met: 0 or a negative errno. */
   status: number;
-  /** `"WRITE"`, `"ZERO"` … */
-  flags: string[];
+  /** `IOMAP_WRITE` and so on. */
+  flags: number;
   /** The file system's callbacks. */
   ops: IomapOps;
-  /** Library function that walks. */
+  /** Library function that walks, by its kernel name. */
   caller: string;
 }
 
@@ -203,10 +224,10 @@ export interface IomapTraceDioBegin extends IomapTraceInode {
   count: number;
   /** Bytes. */
   doneBefore: number;
-  /** `"DIRECT"`, `"WRITE"` … */
-  kiFlags: string[];
-  /** `"DIO_FORCE_WAIT"` … */
-  dioFlags: string[];
+  /** `IOCB_*`. WRITE is there only if the call is asynchronous, as in the kernel. */
+  kiFlags: number;
+  /** `IOMAP_DIO_FORCE_WAIT` and so on. */
+  dioFlags: number;
   /** Whether the call may return before the I/O is done. */
   aio: boolean;
 }
@@ -219,8 +240,8 @@ export interface IomapTraceDioComplete extends IomapTraceInode {
   isize: number;
   /** Bytes; behind what was done. */
   pos: number;
-  /** `"DIRECT"`, `"WRITE"` … */
-  kiFlags: string[];
+  /** As in {@linkcode IomapTraceDioBegin}. */
+  kiFlags: number;
   /** Whether the call might have returned before the I/O was done. */
   aio: boolean;
   /** 0 or the negative errno that the I/O met. */
@@ -253,16 +274,13 @@ export function setIomapTracer(
   tracer = listener;
 }
 
-function names(table: FlagNames, flags: number): string[] {
-  return table.filter(([bit]) => (flags & bit) !== 0).map(([, name]) => name);
-}
-
 function devName(bdev: BlockDevice | null): string {
-  return bdev === null ? "" : `${bdev.dev.major}:${bdev.dev.minor}`;
+  return bdev === null ? "0:0" : `${bdev.dev.major}:${bdev.dev.minor}`;
 }
 
 function inodeFields(inode: Inode): IomapTraceInode {
-  return { dev: devName(inode.sb.bdev), ino: inode.ino };
+  const { bdev } = inode.sb;
+  return { time: bdev.clock.now(), dev: devName(bdev), ino: inode.ino };
 }
 
 function mapFields(inode: Inode, iomap: Iomap): IomapTraceMapping {
@@ -271,8 +289,8 @@ function mapFields(inode: Inode, iomap: Iomap): IomapTraceMapping {
     addr: iomap.addr,
     offset: iomap.offset,
     length: iomap.length,
-    type: TYPES[iomap.type] ?? String(iomap.type),
-    flags: names(MAP_FLAGS, iomap.flags),
+    type: iomap.type,
+    flags: iomap.flags,
     bdev: devName(iomap.bdev),
   };
 }
@@ -299,11 +317,10 @@ export function traceIomapRange(
 
 /** Event `iomap_iter`. */
 export function traceIomapIter(iter: IomapIter, ops: IomapOps): void {
-  const { inode, pos, status, caller, iomap } = iter;
+  const { inode, pos, status, flags, caller, iomap } = iter;
   // Before the first mapping the kernel takes 0 - pos, unsigned, for its end.
   const first = iomap.length === 0;
   const length = first ? (pos === 0 ? 0 : iter.len) : iomapLength(iter);
-  const flags = names(OP_FLAGS, iter.flags);
   tracer?.({
     name: "iomap_iter",
     ...inodeFields(inode),
@@ -340,6 +357,11 @@ export function traceIomapAddToIoend(
   });
 }
 
+function kiFlags(iocb: Kiocb): number {
+  const ours = isSyncKiocb(iocb) ? IOCB_WRITE | IOCB_SYNC_CALL : IOCB_SYNC_CALL;
+  return iocb.flags & ~ours;
+}
+
 /** Event `iomap_dio_rw_begin`. */
 export function traceIomapDioRwBegin(
   iocb: Kiocb,
@@ -355,8 +377,8 @@ export function traceIomapDioRwBegin(
     pos: iocb.pos,
     count,
     doneBefore,
-    kiFlags: names(KI_FLAGS, iocb.flags),
-    dioFlags: names(DIO_FLAGS, dioFlags),
+    kiFlags: kiFlags(iocb),
+    dioFlags,
     aio: !isSyncKiocb(iocb),
   });
 }
@@ -373,9 +395,89 @@ export function traceIomapDioComplete(
     ...inodeFields(inode),
     isize: inode.size,
     pos: iocb.pos,
-    kiFlags: names(KI_FLAGS, iocb.flags),
+    kiFlags: kiFlags(iocb),
     aio: !isSyncKiocb(iocb),
     error,
     ret,
   });
+}
+
+/** Name of a mapping's type, `"HOLE"` and so on; a number that is none in hex. */
+export function iomapTypeName(type: number): string {
+  return TYPES[type] ?? printHex(type);
+}
+
+/** Names of a mapping's `IOMAP_F_*` flags, `"NEW|DIRTY"`. */
+export function iomapFlagNames(flags: number): string {
+  return printFlags(MAP_FLAGS, flags);
+}
+
+/** Names of the flags that a file system is called with, `"WRITE|DIRECT"`. */
+export function iomapOpFlagNames(flags: number): string {
+  return printFlags(OP_FLAGS, flags);
+}
+
+function formatMapping(event: IomapTraceMapping): string {
+  const { addr, offset, length, type, flags } = event;
+  return `addr ${printHex(addr)} offset ${printHex(offset)} ` +
+    `length ${printHex(length)} type ${iomapTypeName(type)} ` +
+    `(${printHex(type)}) flags ${iomapFlagNames(flags)} (${printHex(flags)})`;
+}
+
+function formatIter(event: IomapTraceIter): string {
+  const { pos, length, status, flags, ops, caller } = event;
+  return `pos ${printHex(pos)} length ${printHex(length)} status ${status} ` +
+    `flags ${iomapOpFlagNames(flags)} (${printHex(flags)}) ` +
+    `ops ${ops.name ?? "iomap_ops"} caller ${caller}`;
+}
+
+function formatDioBegin(event: IomapTraceDioBegin): string {
+  const { isize, pos, count, doneBefore, kiFlags, dioFlags, aio } = event;
+  return `size ${printHex(isize)} offset ${printHex(pos)} ` +
+    `length ${printHex(count)} done_before ${printHex(doneBefore)} ` +
+    `flags ${printFlags(KI_FLAGS, kiFlags)} ` +
+    `dio_flags ${printFlags(DIO_FLAGS, dioFlags)} aio ${Number(aio)}`;
+}
+
+function formatDioComplete(event: IomapTraceDioComplete): string {
+  const { isize, pos, kiFlags, aio, error, ret } = event;
+  return `size ${printHex(isize)} offset ${printHex(pos)} ` +
+    `flags ${printFlags(KI_FLAGS, kiFlags)} aio ${Number(aio)} ` +
+    `error ${error} ret ${ret}`;
+}
+
+function formatFields(event: IomapTraceEvent): string {
+  switch (event.name) {
+    case "iomap_readpage":
+    case "iomap_readahead":
+      return `nr_pages ${event.nrPages}`;
+    case "iomap_iter":
+      return formatIter(event);
+    case "iomap_iter_dstmap":
+    case "iomap_iter_srcmap":
+      return `bdev ${event.bdev} ${formatMapping(event)}`;
+    case "iomap_add_to_ioend":
+      return `bdev ${event.bdev} pos ${printHex(event.pos)} ` +
+        `dirty len ${printHex(event.dirtyLen)} ${formatMapping(event)}`;
+    case "iomap_dio_rw_begin":
+      return formatDioBegin(event);
+    case "iomap_dio_complete":
+      return formatDioComplete(event);
+    default:
+      return `size ${printHex(event.size)} offset ${printHex(event.offset)} ` +
+        `length ${printHex(event.length)}`;
+  }
+}
+
+/** An event as a line of the kernel's trace file, without the line's end. Where that
+ * shows an address of code, this shows a name. */
+export function formatIomapTrace(event: IomapTraceEvent): string {
+  const fields = `dev ${event.dev} ino ${printHex(event.ino)} ` +
+    formatFields(event);
+  return traceLine(event.time, event.name, fields);
+}
+
+/** Events as the kernel's trace file shows them (/sys/kernel/tracing/trace). */
+export function printIomapTrace(events: readonly IomapTraceEvent[]): string {
+  return traceFile(events.map(formatIomapTrace));
 }

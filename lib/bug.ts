@@ -48,6 +48,12 @@ export function warnOnOnce(condition: boolean, message: string): boolean {
   return condition;
 }
 
+/** Lets {@linkcode warnOnOnce} give every warning once more (kernel:
+ * `clear_warn_once`). */
+export function clearWarnOnce(): void {
+  seen.clear();
+}
+
 /** Throws when `condition` holds: the state must not go on (kernel: `BUG_ON`). */
 export function bugOn(condition: boolean, message: string): void {
   if (condition) throw new Error(`BUG: ${message}`);

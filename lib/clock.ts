@@ -474,6 +474,19 @@ export class RealClock extends EventClock {
   }
 }
 
+/**
+ * Throws an error from an event of its own, at this time: for a loop that others
+ * depend on, when a callback of theirs throws. The loop goes on, and the error comes
+ * out where those of events do.
+ */
+export function throwLater(clock: Clock, error: unknown): void {
+  clock.at(clock.now(), rethrow, error);
+}
+
+function rethrow(error: unknown): never {
+  throw error;
+}
+
 /** A timestamp as a `Date`.
  * @param ns Nanoseconds since 1970. */
 export function toDate(ns: number): Date {

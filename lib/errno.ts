@@ -353,3 +353,22 @@ export class FsError extends Error {
     this.path = context.path ?? "";
   }
 }
+
+/**
+ * Checks a number that a user gives.
+ *
+ * @throws {FsError} EINVAL with its name, if it is no whole number from `min` to
+ *   `max`.
+ */
+export function checkCount(
+  name: string,
+  value: number,
+  min: number,
+  max: number = Number.MAX_SAFE_INTEGER,
+): void {
+  if (Number.isSafeInteger(value) && value >= min && value <= max) return;
+  throw new FsError(
+    EINVAL,
+    `${name} ${show(value)} is not a whole number from ${min} to ${max}`,
+  );
+}

@@ -22,6 +22,12 @@ export class IovIter {
   #offset = 0;
   /** Bytes left. */
   count = 0;
+  /**
+   * Told of each piece that a device has filled, where somebody keeps book of what
+   * was written to the memory (kernel: `bio_set_pages_dirty`); null if nobody does.
+   */
+  pagesDirty: ((data: Uint8Array, offset: number, len: number) => void) | null =
+    null;
 
   /**
    * A cursor at the first byte.
@@ -31,6 +37,11 @@ export class IovIter {
   constructor(...buffers: Uint8Array[]) {
     if (buffers.length === 1) this.reset(buffers[0]!);
     else if (buffers.length > 1) this.resetAll(buffers);
+  }
+
+  /** Whether it is over one buffer (kernel: `iter_is_ubuf`). */
+  get isUbuf(): boolean {
+    return this.#single !== null;
   }
 
   /** Starts again over one buffer. */
@@ -63,7 +74,8 @@ export class IovIter {
       const step = Math.min(n - done, dst.length - this.#offset);
       if (step <= 0) return done;
       const from = srcOffset + done;
-      dst.set(src.subarray(from, from + step), this.#offset);
+      const part = step === src.length ? src : src.subarray(from, from + step);
+      dst.set(part, this.#offset);
       this.advance(step);
       done += step;
     }
@@ -92,6 +104,12 @@ export class IovIter {
       done += step;
     }
     return n;
+  }
+
+  /** Whether the byte at the cursor is there to be read (kernel:
+   * `fault_in_iov_iter_readable`). */
+  get readable(): boolean {
+    return this.#offset < this.#current().length;
   }
 
   /** Zero-fills the caller's memory (kernel: `iov_iter_zero`).

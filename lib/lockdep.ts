@@ -65,7 +65,8 @@ interface Hold extends HeldLock {
 interface Edge {
   readonly from: string;
   readonly to: string;
-  readonly stack: string;
+  /** Made where it was asked for; most are never shown, so it stays unformatted. */
+  readonly error: Error;
 }
 
 /** Whether a second lock of the same class may be asked for while a first is held. */
@@ -153,7 +154,7 @@ export class Lockdep implements LockTracker {
     const to = wanted.lockClass;
     if (from === to) return this.#checkNesting(held, wanted);
     if (this.#edges.get(from)?.has(to)) return;
-    const edge = { from, to, stack: stackHere() };
+    const edge = { from, to, error: new Error() };
     const back = this.#path(to, from);
     if (back !== null) this.reports.push(inversion(edge, back));
     let known = this.#edges.get(from);
@@ -166,7 +167,8 @@ export class Lockdep implements LockTracker {
     if (held !== wanted && rule?.(held, wanted)) return;
     const again = held === wanted ? "the same" : "another";
     this.reports.push(
-      `${wanted.lockClass} is asked for while ${again} is held\n${stackHere()}`,
+      `${wanted.lockClass} is asked for while ${again} is held\n` +
+        stackOf(new Error()),
     );
   }
 
@@ -189,15 +191,17 @@ export class Lockdep implements LockTracker {
   }
 }
 
-function stackHere(): string {
-  // Without this function and the two that called it.
-  return (new Error().stack ?? "").split("\n").slice(4).join("\n");
+function stackOf(error: Error): string {
+  // Without the checker's own functions.
+  return (error.stack ?? "").split("\n").slice(3).join("\n");
 }
 
 function inversion(edge: Edge, back: readonly Edge[]): string {
   const seen = back.map((e) =>
-    `${e.to} was asked for with ${e.from} held\n${e.stack}`
+    `${e.to} was asked for with ${e.from} held\n${stackOf(e.error)}`
   );
-  return `${edge.to} is asked for with ${edge.from} held\n${edge.stack}\n` +
+  return `${edge.to} is asked for with ${edge.from} held\n${
+    stackOf(edge.error)
+  }\n` +
     `but before that\n${seen.join("\nand\n")}`;
 }

@@ -8,6 +8,7 @@
 
 import { type ClassedLock, lockTracker } from "./lockdep.ts";
 import type { MaybePromise } from "./maybe-promise.ts";
+import { wakeUpProcess } from "./wait.ts";
 
 interface Waiter {
   exclusive: boolean;
@@ -114,7 +115,7 @@ export class Rwsem implements ClassedLock {
       if (first.exclusive ? this.#held !== 0 : this.#held < 0) return;
       this.#queue.shift();
       this.#held = first.exclusive ? -1 : this.#held + 1;
-      first.wake();
+      wakeUpProcess(first.wake);
       if (first.exclusive) return;
     }
   }
@@ -161,7 +162,7 @@ export class Mutex implements ClassedLock {
     if (!this.#held) throw new Error("BUG: unlock() of a mutex not held");
     if (lockTracker !== null) lockTracker.release(this);
     const next = this.#queue.shift();
-    if (next) next();
+    if (next) wakeUpProcess(next);
     else this.#held = false;
   }
 }

@@ -27,3 +27,27 @@ export function setLogHandler(
 export function printk(message: string): void {
   sink(message);
 }
+
+/** Lines that one place may write in `RATELIMIT_INTERVAL`. */
+const RATELIMIT_BURST = 10;
+/** Nanoseconds. */
+const RATELIMIT_INTERVAL = 5e9;
+
+/** Keeps one place from flooding the log (kernel: `struct ratelimit_state`). */
+export class Ratelimit {
+  #begin = 0;
+  #printed = 0;
+
+  /**
+   * Whether a line may be written (kernel: `__ratelimit`): ten in five seconds may.
+   *
+   * @param now Time of any clock, nanoseconds.
+   */
+  allow(now: number): boolean {
+    // A clock that began anew is another machine's.
+    const passed = now - this.#begin;
+    if (passed < 0 || passed >= RATELIMIT_INTERVAL) this.#printed = 0;
+    if (this.#printed === 0) this.#begin = now;
+    return ++this.#printed <= RATELIMIT_BURST;
+  }
+}

@@ -49,6 +49,29 @@ export function runInPlace(clock: Clock, done: () => boolean): boolean {
   }
 }
 
+/** Lets a task go on that has waited: calls `resume`, now or later. */
+export type Scheduler = (resume: () => void) => void;
+
+let scheduler: Scheduler | null = null;
+
+/**
+ * Sets who decides when tasks go on whose waiting is over; null lets each go on at
+ * once, in the order in which they came. A test tries other schedules with it.
+ *
+ * @returns Who decided before.
+ */
+export function setScheduler(given: Scheduler | null): Scheduler | null {
+  const before = scheduler;
+  scheduler = given;
+  return before;
+}
+
+/** Lets a task go on (kernel: `wake_up_process`). */
+export function wakeUpProcess(resume: () => void): void {
+  if (scheduler === null) resume();
+  else scheduler(resume);
+}
+
 /** Tasks that wait for something to change (kernel: `wait_queue_head_t`). */
 export class WaitQueue {
   #waiters: (() => void)[] = [];
@@ -76,7 +99,7 @@ export class WaitQueue {
     if (this.#waiters.length === 0) return;
     const waiters = this.#waiters;
     this.#waiters = [];
-    for (const wake of waiters) wake();
+    for (const wake of waiters) wakeUpProcess(wake);
   }
 
   async #waitAsync(condition: () => boolean): Promise<void> {

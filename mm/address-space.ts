@@ -9,6 +9,7 @@
 import { ENOSPC } from "../lib/errno.ts";
 import { Rwsem } from "../lib/locks.ts";
 import type { MaybePromise } from "../lib/maybe-promise.ts";
+import type { BdiWriteback } from "./backing-dev.ts";
 import { type Errseq, errseqSet } from "./errseq.ts";
 import type { Folio } from "./folio.ts";
 import type { Mm } from "./mm.ts";
@@ -23,6 +24,8 @@ export interface MappingHost {
   readonly blkbits: number;
   /** Inode number, for messages. */
   readonly ino: number;
+  /** Whether it is swap space, which nobody may store to (kernel: `IS_SWAPFILE`). */
+  readonly isSwapfile: boolean;
   /** Called when a first folio becomes dirty (kernel: `__mark_inode_dirty(I_DIRTY_PAGES)`). */
   markDirtyPages(): void;
 }
@@ -76,6 +79,9 @@ export interface AddressSpaceOperations {
   invalidateFolio(folio: Folio, offset: number, len: number): void;
   /** Whether bytes of a folio that is not uptodate are valid all the same. */
   isPartiallyUptodate(folio: Folio, from: number, count: number): boolean;
+  /** Block of the device that holds a block of the file, in blocks of the file
+   * system; 0 if none does. */
+  bmap?(mapping: AddressSpace, block: number): MaybePromise<number>;
 }
 
 /** Tags of the index. */
@@ -96,6 +102,8 @@ export class AddressSpace {
   readonly host: MappingHost;
   /** Memory that the folios are taken from. */
   readonly mm: Mm;
+  /** Where its dirty pages go. */
+  readonly wb: BdiWriteback;
   /** The file system's methods. */
   readonly ops: AddressSpaceOperations;
   /** Shared to insert folios, exclusive to remove ranges. */
@@ -105,30 +113,41 @@ export class AddressSpace {
   /** Largest folio, log2 pages. */
   maxOrder = 0;
   /** Cached folios by page, with their tags (kernel: `i_pages`). */
-  readonly pages: PageIndex = new PageIndex();
+  readonly pages: PageIndex;
   /** Memory mappings of it; null if there are none (kernel: `i_mmap`). */
   mmaps: Set<VmArea> | null = null;
   /** Pages cached. */
   nrPages = 0;
   /** Pages with the dirty flag. */
   nrDirty = 0;
+  /** When the first of them became so, time of the clock (kernel: `dirtied_when`). */
+  dirtiedWhen = 0;
   /** `AS_*`. */
   flags = 0;
   /** Last writeback error, and who knows of it. */
   wbErr: Errseq = 0;
 
   /** Without any folios. */
-  constructor(host: MappingHost, mm: Mm, ops: AddressSpaceOperations) {
+  constructor(
+    host: MappingHost,
+    wb: BdiWriteback,
+    ops: AddressSpaceOperations,
+  ) {
     this.host = host;
-    this.mm = mm;
+    this.mm = wb.mm;
+    this.wb = wb;
     this.ops = ops;
+    this.pages = new PageIndex(wb.mm.shadowNodes);
   }
 }
 
-/** Records a writeback error for fsync to report (kernel: `mapping_set_error`).
+/** Records a writeback error for fsync and syncfs to report (kernel:
+ * `mapping_set_error`).
  * @param error 0 is ignored; else a negative errno. */
 export function mappingSetError(mapping: AddressSpace, error: number): void {
   if (error === 0) return;
+  const { wb } = mapping;
   mapping.wbErr = errseqSet(mapping.wbErr, error);
+  wb.wbErr = errseqSet(wb.wbErr, error);
   mapping.flags |= error === -ENOSPC ? AS_ENOSPC : AS_EIO;
 }

@@ -37,6 +37,30 @@ export function errseqMarkSeen(value: Errseq): Errseq {
   return (value & SEEN) !== 0 ? value : value + SEEN;
 }
 
+/** Something with an {@linkcode Errseq}: a mapping, a device, or who has been told of
+ * their errors. */
+export interface WbErrCursor {
+  /** Last error and who knows of it; of a reader, the value that he saw last. */
+  wbErr: Errseq;
+}
+
+/**
+ * Tells a reader of an error since he last asked (kernel: `errseq_check_and_advance`).
+ *
+ * @param source Where errors are recorded; the last one has been seen then.
+ * @param cursor The reader.
+ * @returns 0 or a negative errno.
+ */
+export function errseqCheckAndAdvance(
+  source: WbErrCursor,
+  cursor: WbErrCursor,
+): number {
+  if (cursor.wbErr === source.wbErr) return 0;
+  source.wbErr = errseqMarkSeen(source.wbErr);
+  cursor.wbErr = source.wbErr;
+  return errseqError(source.wbErr);
+}
+
 /** The error of a value: 0 or a negative errno. */
 export function errseqError(value: Errseq): number {
   return 0 - (value & MAX_ERRNO);

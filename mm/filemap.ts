@@ -37,14 +37,15 @@ import {
 } from "./address-space.ts";
 import {
   type Errseq,
-  errseqError,
-  errseqMarkSeen,
+  errseqCheckAndAdvance,
   errseqSample,
+  type WbErrCursor,
 } from "./errseq.ts";
 import {
   type Folio,
   folioGet,
   folioLock,
+  folioMarkAccessed,
   folioNextIndex,
   folioNrPages,
   folioPut,
@@ -57,7 +58,6 @@ import {
   PG_DROPBEHIND,
   PG_LOCKED,
   PG_READAHEAD,
-  PG_REFERENCED,
   PG_UPTODATE,
 } from "./folio.ts";
 import {
@@ -67,6 +67,7 @@ import {
   IOCB_SYNC_CALL,
 } from "./iocb-flags.ts";
 import { SLAB_FRAMES } from "./page-alloc.ts";
+import { INDEX_SHADOW } from "./page-index.ts";
 import {
   filemapAddFolio,
   filemapLookup,
@@ -81,6 +82,7 @@ import {
   Readahead,
 } from "./readahead.ts";
 import { allocFolio, allocFolioWait } from "./vmscan.ts";
+import { workingsetTestRecent } from "./workingset.ts";
 
 export {
   filemapDirtyFolio,
@@ -155,7 +157,7 @@ export function filemapGetFolio(
 
 /** Notes how a folio that was found is used. */
 function useFolio(folio: Folio, fgp: number): Folio {
-  if ((fgp & FGP_ACCESSED) !== 0) folio.flags |= PG_REFERENCED;
+  if ((fgp & FGP_ACCESSED) !== 0) folioMarkAccessed(folio);
   if ((fgp & FGP_DONTCACHE) === 0) folio.flags &= ~PG_DROPBEHIND;
   return folio;
 }
@@ -235,9 +237,9 @@ function enterFolio(
   index: number,
   fgp: number,
 ): Folio {
-  if ((fgp & FGP_ACCESSED) !== 0) folio.flags |= PG_REFERENCED;
+  if ((fgp & FGP_ACCESSED) !== 0) folioMarkAccessed(folio);
   if ((fgp & FGP_DONTCACHE) !== 0) folio.flags |= PG_DROPBEHIND;
-  filemapAddFolio(mapping, folio, index);
+  filemapAddFolio(mapping, folio, index, (fgp & FGP_WRITE) !== 0);
   return folio;
 }
 
@@ -297,15 +299,16 @@ function readHits(
   mapping: AddressSpace,
 ): void {
   const { pages } = mapping;
-  const { folios } = mapping.mm;
+  const { folios, views } = mapping.mm;
   let pos = iocb.pos;
+  let last = iocb.ra.prevPos;
   const end = Math.min(mapping.host.size, pos + iter.count);
   while (pos < end) {
     const frame = pages.get(Math.floor(pos / PAGE_SIZE));
-    if (frame === 0) break;
+    if (frame <= 0) break;
     const folio = folios[frame]!;
     if ((folio.flags & PLAIN) !== PG_UPTODATE) break;
-    folio.flags |= PG_REFERENCED;
+    if (!isLastRead(folio, last)) folioMarkAccessed(folio);
     const from = folio.offset + pos - folio.index * PAGE_SIZE;
     let nextFrame = frame + (1 << folio.order);
     let nextIndex = folio.index + (1 << folio.order);
@@ -315,16 +318,24 @@ function readHits(
     ) {
       const next = folios[nextFrame]!;
       if ((next.flags & PLAIN) !== PG_UPTODATE) break;
-      next.flags |= PG_REFERENCED;
+      folioMarkAccessed(next);
       nextFrame += 1 << next.order;
       nextIndex += 1 << next.order;
     }
     const len = Math.min(nextIndex * PAGE_SIZE, end) - pos;
-    const copied = iter.copyTo(folio.data, from, len);
+    const copied = iter.copyTo(views.get(folio, from, len), 0, len);
     pos += copied;
+    last = pos;
     if (copied < len) break;
   }
   iocb.pos = pos;
+}
+
+/** Whether a folio holds the byte before `last`, up to which has been read: to go on in
+ * it is no second use (kernel: `pos_same_folio`). */
+function isLastRead(folio: Folio, last: number): boolean {
+  const from = last - 1 - folio.index * PAGE_SIZE;
+  return from >= 0 && from < PAGE_SIZE << folio.order;
 }
 
 /** A read that has missed. */
@@ -405,8 +416,9 @@ function copyFolio(walk: ReadWalk, folio: Folio): number {
   const end = Math.min(size, folio.pos + folio.size, iocb.pos + iter.count);
   if (end <= iocb.pos) return 0;
   const from = folio.offset + iocb.pos - folio.pos;
+  const last = iocb.pos > walk.start ? iocb.pos : iocb.ra.prevPos;
+  if (!isLastRead(folio, last)) folioMarkAccessed(folio);
   iocb.pos += iter.copyTo(folio.data, from, end - iocb.pos);
-  folio.flags |= PG_REFERENCED;
   return iocb.pos < end ? -EFAULT : 0;
 }
 
@@ -481,7 +493,7 @@ function enterAndRead(error: number, walk: ReadWalk): MaybePromise<number> {
   if (!filemapRangeFree(mapping, first, folioNrPages(folio))) {
     return unlockShared(LOOK_AGAIN, walk);
   }
-  filemapAddFolio(mapping, folio, first);
+  filemapAddFolio(mapping, folio, first, false);
   const read = filemapReadFolio(mapping, walk.iocb.ra, folio);
   return andThenWith(read, unlockShared, walk);
 }
@@ -706,13 +718,6 @@ function waitedFor(_ended: void, folio: Folio): boolean {
   return true;
 }
 
-/** Where an open file stands with its mapping's writeback errors (kernel:
- * `f_wb_err`). */
-export interface WbErrCursor {
-  /** Errors up to here have been told. */
-  wbErr: Errseq;
-}
-
 /** Where a file that is opened now begins (kernel: `filemap_sample_wb_err`): an error
  * that nobody has been told is still to be reported. */
 export function filemapSampleWbErr(mapping: AddressSpace): Errseq {
@@ -756,10 +761,7 @@ function fileCheckAndAdvanceWbErr(
   cursor: WbErrCursor,
 ): number {
   mapping.flags &= ~(AS_EIO | AS_ENOSPC);
-  if (cursor.wbErr === mapping.wbErr) return 0;
-  mapping.wbErr = errseqMarkSeen(mapping.wbErr);
-  cursor.wbErr = mapping.wbErr;
-  return errseqError(mapping.wbErr);
+  return errseqCheckAndAdvance(mapping, cursor);
 }
 
 /** Whether a range has dirty, locked or writeback folios (kernel:
@@ -796,7 +798,60 @@ export function filemapRangeHasPage(
   return filemapNextFolio(mapping, first, last) !== null;
 }
 
+/** How much of a range is in memory, pages (kernel: `struct cachestat`). */
+export interface CacheStat {
+  /** Cached. */
+  nrCache: number;
+  /** Of these, dirty. */
+  nrDirty: number;
+  /** Of these, being written back. */
+  nrWriteback: number;
+  /** Evicted since, as far as is known. */
+  nrEvicted: number;
+  /** Of these, so lately that they are taken for part of the working set. */
+  nrRecentlyEvicted: number;
+}
+
+/**
+ * Counts what is cached of a range (kernel: `filemap_cachestat`).
+ *
+ * @param first First page.
+ * @param last Last page; may be Infinity.
+ */
+export function filemapCachestat(
+  mapping: AddressSpace,
+  first: number,
+  last: number,
+): CacheStat {
+  const { pages } = mapping;
+  const stat: CacheStat = {
+    nrCache: 0,
+    nrDirty: 0,
+    nrWriteback: 0,
+    nrEvicted: 0,
+    nrRecentlyEvicted: 0,
+  };
+  let folio = filemapNextFolio(mapping, first, last);
+  while (folio !== null) {
+    const next = folioNextIndex(folio);
+    const count = Math.min(next, last + 1) - Math.max(folio.index, first);
+    stat.nrCache += count;
+    if (pages.hasTag(folio.index, PAGECACHE_TAG_DIRTY)) stat.nrDirty += count;
+    if (folio.writeback) stat.nrWriteback += count;
+    folio = filemapNextFolio(mapping, next, last);
+  }
+  let index = pages.next(first, last, INDEX_SHADOW);
+  for (; index >= 0; index = pages.next(index + 1, last, INDEX_SHADOW)) {
+    stat.nrEvicted++;
+    if (workingsetTestRecent(mapping.mm, pages.get(index))) {
+      stat.nrRecentlyEvicted++;
+    }
+  }
+  return stat;
+}
+
 /** Page cache half of SEEK_DATA/SEEK_HOLE (kernel: `mapping_seek_hole_data`). Spec 3.13.
+ * A page that reclaim has evicted counts as data while its shadow is there.
  * @param start First byte looked at.
  * @param end Byte behind the last.
  * @returns Where data, or a hole, begins: `start` itself if it is in one. -ENXIO if
@@ -811,14 +866,19 @@ export function mappingSeekHoleData(
   const last = Math.floor((end - 1) / PAGE_SIZE);
   let at = start;
   while (at < end) {
-    const folio = filemapNextFolio(mapping, Math.floor(at / PAGE_SIZE), last);
-    if (folio === null) break;
-    if (at < folio.pos) {
+    const index = Math.floor(at / PAGE_SIZE);
+    const folio = filemapNextFolio(mapping, index, last);
+    const shadow = mapping.pages.next(index, last, INDEX_SHADOW);
+    if (folio === null && shadow < 0) break;
+    const evicted = shadow >= 0 && (folio === null || shadow < folio.index);
+    const pos = evicted ? shadow * PAGE_SIZE : folio!.pos;
+    if (at < pos) {
       if (!data) return at;
-      at = folio.pos;
+      at = pos;
     }
-    const next = folio.pos + folio.size;
-    at = seekInFolio(mapping, folio, at, next, data);
+    const next = pos + (evicted ? PAGE_SIZE : folio!.size);
+    if (!evicted) at = seekInFolio(mapping, folio!, at, next, data);
+    else if (!data) at = next;
     if (at < next) return Math.min(at, end);
   }
   if (data) return -ENXIO;

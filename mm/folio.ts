@@ -35,10 +35,17 @@ export const PG_DIRTY = 1 << 2;
 export const PG_WRITEBACK = 1 << 3;
 /** Reaching it starts the next readahead. */
 export const PG_READAHEAD = 1 << 4;
-/** Used since the last scan. */
+/** Used once, or shown by a page table that was used, since the last scan. */
 export const PG_REFERENCED = 1 << 5;
+/** Used again after that: reclaim moves it to the active list when it comes by. The
+ * bit above {@linkcode PG_REFERENCED}, see {@linkcode folioMarkAccessed}. */
+export const PG_ACTIVATE = 1 << 6;
+/** On the active list. */
+export const PG_ACTIVE = 1 << 7;
+/** Reclaim has met it: to be given up once its writeback ends. */
+export const PG_RECLAIM = 1 << 9;
 /** Drop it when its writeback ends. */
-export const PG_DROPBEHIND = 1 << 6;
+export const PG_DROPBEHIND = 1 << 10;
 /** A copy of a private mapping's own: it belongs to no file. */
 export const PG_ANON: number = 1 << 12;
 /** What keeps a folio from being dropped at once. */
@@ -189,9 +196,11 @@ export function folioWaitWriteback(folio: Folio): MaybePromise<void> {
   if (folio.writeback) return waitFor(folio, notWriteback);
 }
 
-/** Marks a use for reclaim (kernel: `folio_mark_accessed`). */
+/** Marks a use for reclaim (kernel: `folio_mark_accessed`): the second one makes it
+ * active. That is but two bits; the move is reclaim's. */
 export function folioMarkAccessed(folio: Folio): void {
-  folio.flags |= PG_REFERENCED;
+  const { flags } = folio;
+  folio.flags = flags | PG_REFERENCED | (flags & PG_REFERENCED) << 1;
 }
 
 function notLocked(folio: Folio): boolean {

@@ -6,9 +6,12 @@
 
 import type { Clock } from "../lib/clock.ts";
 import { WaitQueue } from "../lib/wait.ts";
-import type { AddressSpace } from "./address-space.ts";
+import type { BdiWriteback } from "./backing-dev.ts";
 import { Folio, PAGE_SIZE } from "./folio.ts";
-import { CHUNK_FRAMES, FIRST_FRAME, PageAllocator } from "./page-alloc.ts";
+import { Lruvec } from "./lru.ts";
+import { CHUNK_FRAMES, PageAllocator } from "./page-alloc.ts";
+import { ShadowNodes } from "./page-index.ts";
+import { PageViews } from "./page-views.ts";
 import { SwapSpace } from "./swap.ts";
 
 /** Bounds of a page cache. */
@@ -24,6 +27,10 @@ const DIRTY_BACKGROUND_RATIO = 0.1;
 const DIRTY_RATIO = 0.2;
 /** What may be taken beyond the limit where nothing can be given up. */
 const RESERVE_RATIO = 0.1;
+/** Pages of memory for each leaf of the page indexes that is kept for its shadows
+ * alone: they take 1 % of memory at most, and cover eight times as many pages as there
+ * are. */
+const PAGES_PER_SHADOW_NODE = 64;
 
 /** Memory shared by the mounts of one stack. */
 export class Mm {
@@ -35,25 +42,35 @@ export class Mm {
   readonly backgroundThresh: number;
   /** Dirty pages, with those being written back, above which writers wait. */
   readonly dirtyThresh: number;
+  /** Where writers that wait go on (kernel: `dirty_freerun_ceiling`). */
+  readonly freerun: number;
   /** Folios by their first frame. An object is made once and recycled with its
    * memory: what is not in use has no references. */
   readonly folios: (Folio | undefined)[] = [];
+  /** For copies out of them. */
+  readonly views: PageViews = new PageViews();
   /** Pages with the dirty flag. */
   nrDirty = 0;
   /** Pages being written back. */
   nrWriteback = 0;
   /** Folios whose writeback has ended, ever (kernel: `NR_WRITTEN`). */
   nrWritten = 0;
-  /** Mappings with dirty pages, in the order in which they became so. */
-  readonly dirtyMappings: Set<AddressSpace> = new Set();
-  /** Woken whenever a folio's writeback ends. */
+  /** Devices with files that have been dirty (kernel: `bdi_list`). */
+  readonly bdis: Set<BdiWriteback> = new Set();
+  /** Woken whenever a folio's writeback ends, or a flusher's work. */
   readonly writebackEnded: WaitQueue = new WaitQueue();
-  /** Frame at which reclaim goes on. */
-  reclaimHand: number = FIRST_FRAME;
+  /** Writers that have made too much dirty: woken when it is less, or no flusher
+   * sees to it any more. */
+  readonly throttled: WaitQueue = new WaitQueue();
+  /** Cached folios by age of use. */
+  readonly lru: Lruvec;
+  /** Leaves of page indexes that hold shadows alone. */
+  readonly shadowNodes: ShadowNodes;
+  /** Whether reclaim is at work, which never waits: whatever is called meanwhile must
+   * neither ask for memory nor write (kernel: `PF_MEMALLOC` of the task). */
+  reclaiming = false;
   /** Where pages go that have no file. */
   readonly swap: SwapSpace = new SwapSpace(this);
-  /** Whether the flusher is at work. */
-  flushing = false;
   readonly #allocator: PageAllocator;
   readonly #reserve: number;
 
@@ -68,8 +85,13 @@ export class Mm {
     this.limit = pages;
     this.backgroundThresh = Math.floor(pages * DIRTY_BACKGROUND_RATIO);
     this.dirtyThresh = Math.floor(pages * DIRTY_RATIO);
+    this.freerun = (this.backgroundThresh + this.dirtyThresh) >> 1;
     this.#reserve = Math.floor(pages * RESERVE_RATIO);
     this.#allocator = new PageAllocator(chunks);
+    this.lru = new Lruvec(this.#allocator.next, this.#allocator.prev);
+    this.shadowNodes = new ShadowNodes(
+      Math.ceil(pages / PAGES_PER_SHADOW_NODE),
+    );
   }
 
   /** Pages of folios in use. */

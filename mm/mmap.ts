@@ -35,6 +35,8 @@ import {
   type Folio,
   folioGet,
   folioLock,
+  folioNextIndex,
+  folioNrPages,
   folioPut,
   folioUnlock,
   PAGE_MASK,
@@ -51,6 +53,7 @@ import {
   folioMarkDirty,
 } from "./page-writeback.ts";
 import { filemapNextFolio } from "./page-cache.ts";
+import { INDEX_PRESENT } from "./page-index.ts";
 import {
   pageCacheAsyncRa,
   pageCacheRaOrder,
@@ -189,7 +192,7 @@ export function vmaLoad(
   p: Uint8Array,
   done: number,
 ): number {
-  const { folios } = vma.mapping.mm;
+  const { folios, views } = vma.mapping.mm;
   while (done < p.length) {
     const pte = vma.table.get(Math.floor(pos / PAGE_SIZE));
     if (pte <= 0) break;
@@ -199,7 +202,7 @@ export function vmaLoad(
     const at = folio.offset + pos - folio.index * PAGE_SIZE;
     if (n < COPY_SET) {
       for (let i = 0; i < n; i++) p[done + i] = folio.data[at + i]!;
-    } else p.set(folio.data.subarray(at, at + n), done);
+    } else p.set(views.get(folio, at, n), done);
     done += n;
     pos += n;
   }
@@ -286,19 +289,45 @@ function doReadFault(vmf: VmFault): MaybePromise<number> {
   const { vma, index } = vmf;
   if (vma.ops.mapPages !== undefined) {
     const off = index - vma.first;
-    const first = index - off % FAULT_AROUND;
+    const first = index - (off & (FAULT_AROUND - 1));
     const last = Math.min(first + FAULT_AROUND - 1, vma.last);
-    const mapped = vma.ops.mapPages(vmf, Math.max(first, vma.first), last);
+    const mapped = vma.ops.mapPages(vmf, first, last);
     if (mapped !== 0) return mapped;
   }
   return andThen(vma.ops.fault(vmf), (code) => {
     if ((code & (VM_FAULT_ERROR | VM_FAULT_NOPAGE)) !== 0) return code;
-    const folio = vmf.folio!;
-    if (vmf.same) setPte(vma, index, folio, false);
-    folioUnlock(folio);
-    folioPut(folio);
+    finishFault(vmf, false);
+    folioUnlock(vmf.folio!);
+    folioPut(vmf.folio!);
     return code & ~VM_FAULT_LOCKED;
   });
+}
+
+/** Pages that one page table has. */
+const PTRS_PER_PTE = 512;
+
+/** Shows a folio, all of it if none of it is shown yet and all of it is inside of
+ * mapping and file (kernel: `finish_fault`). */
+function finishFault(vmf: VmFault, writable: boolean): void {
+  const { vma, index } = vmf;
+  const folio = vmf.folio!;
+  if (!vmf.same) return;
+  if (!showsWhole(vmf, folio)) return setPte(vma, index, folio, writable);
+  const end = folioNextIndex(folio);
+  for (let at = folio.index; at < end; at++) setPte(vma, at, folio, writable);
+}
+
+function showsWhole({ vma }: VmFault, folio: Folio): boolean {
+  const last = folioNextIndex(folio) - 1;
+  if (folio.order === 0 || folio.index < vma.first || last > vma.last) {
+    return false;
+  }
+  // Beyond the end of the file there is nothing to be seen.
+  if (last >= endIndex(vma.mapping)) return false;
+  const off = folio.index - vma.first;
+  const inTable = off & (PTRS_PER_PTE - 1);
+  if (inTable + folioNrPages(folio) > PTRS_PER_PTE) return false;
+  return vma.table.next(folio.index, last, INDEX_PRESENT) < 0;
 }
 
 /** Nothing is shown yet, and a copy is to be stored to (kernel: `do_cow_fault`). */
@@ -384,12 +413,16 @@ function wpPageCopy(vmf: VmFault, folio: Folio): MaybePromise<number> {
 
 /**
  * Has the file system know of a store, and allows it (kernel: `do_page_mkwrite`,
- * `wp_page_reuse`, `fault_dirty_shared_page`).
+ * `finish_fault` or `wp_page_reuse`, `fault_dirty_shared_page`).
  *
  * @param found What the fault has been so far.
  */
 function doPageMkwrite(vmf: VmFault, found: number): MaybePromise<number> {
   const { vma, index } = vmf;
+  if (vma.mapping.host.isSwapfile) {
+    folioPut(vmf.folio!);
+    return VM_FAULT_SIGBUS;
+  }
   vmf.flags |= FAULT_FLAG_MKWRITE;
   return andThen(vma.ops.pageMkwrite(vmf), (code) => {
     const folio = vmf.folio!;
@@ -398,11 +431,15 @@ function doPageMkwrite(vmf: VmFault, found: number): MaybePromise<number> {
       return code;
     }
     const { mapping } = folio;
-    if (vmf.same) setPte(vma, index, folio, true);
+    if (vmf.origPte === 0) finishFault(vmf, true);
+    else if (vmf.same) setPte(vma, index, folio, true);
     folioMarkDirty(folio);
     folioUnlock(folio);
     folioPut(folio);
-    if (mapping === null) return found;
+    // Held up once, the store goes on: its own page may have been written back
+    // meanwhile, and would be each time where it is above the limits alone.
+    vma.paced = !vma.paced;
+    if (mapping === null || !vma.paced) return found;
     const paced = balanceDirtyPagesRatelimited(mapping, false);
     return andThen(paced, () => found);
   });

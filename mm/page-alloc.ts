@@ -38,8 +38,10 @@ export class PageAllocator {
   /** First free block of each order, 0 if none. */
   readonly #heads = new Int32Array(MAX_ORDER + 1);
   // Columns by frame. They are touched only as far as chunks exist.
-  readonly #next: Int32Array;
-  readonly #prev: Int32Array;
+  /** Next free block; of a frame in use it is its user's (kernel: `page->lru`). */
+  readonly next: Int32Array;
+  /** Free block before; of a frame in use it is its user's. */
+  readonly prev: Int32Array;
   /** Order plus one of the free block that begins here; 0 if none does. */
   readonly #freeOrder: Uint8Array;
 
@@ -47,8 +49,8 @@ export class PageAllocator {
   constructor(maxChunks: number) {
     const frames = (maxChunks + 1) * CHUNK_FRAMES;
     this.#maxChunks = maxChunks;
-    this.#next = new Int32Array(frames);
-    this.#prev = new Int32Array(frames);
+    this.next = new Int32Array(frames);
+    this.prev = new Int32Array(frames);
     this.#freeOrder = new Uint8Array(frames);
   }
 
@@ -106,7 +108,8 @@ export class PageAllocator {
     const frame = ++this.#chunks * CHUNK_FRAMES;
     // The system gives memory as it is touched, so most of a slab costs nothing yet.
     this.#slabs[frame >> SLAB_ORDER] ??= new Uint8Array(
-      SLAB_FRAMES * FRAME_SIZE,
+      // Frame 0 to the last: a small memory needs no whole slab.
+      Math.min(SLAB_FRAMES, this.next.length) * FRAME_SIZE,
     );
     this.#link(frame, MAX_ORDER);
     return true;
@@ -114,19 +117,19 @@ export class PageAllocator {
 
   #link(frame: number, order: number): void {
     const next = this.#heads[order]!;
-    this.#next[frame] = next;
-    this.#prev[frame] = 0;
-    this.#prev[next] = frame;
+    this.next[frame] = next;
+    this.prev[frame] = 0;
+    this.prev[next] = frame;
     this.#heads[order] = frame;
     this.#freeOrder[frame] = order + 1;
   }
 
   #unlink(frame: number, order: number): void {
-    const next = this.#next[frame]!;
-    const prev = this.#prev[frame]!;
+    const next = this.next[frame]!;
+    const prev = this.prev[frame]!;
     if (prev === 0) this.#heads[order] = next;
-    else this.#next[prev] = next;
-    this.#prev[next] = prev;
+    else this.next[prev] = next;
+    this.prev[next] = prev;
     this.#freeOrder[frame] = 0;
   }
 }

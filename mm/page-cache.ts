@@ -14,14 +14,17 @@ import { lockTracker } from "../lib/lockdep.ts";
 import type { AddressSpace } from "./address-space.ts";
 import {
   type Folio,
+  folioNextIndex,
   folioNrPages,
   folioPut,
+  PG_ACTIVE,
   PG_DIRTY,
   PG_LOCKED,
   PG_WRITEBACK,
 } from "./folio.ts";
-import { INDEX_PRESENT } from "./page-index.ts";
+import { INDEX_PRESENT, INDEX_SHADOW } from "./page-index.ts";
 import { folioUnmap } from "./rmap.ts";
+import { workingsetEviction, workingsetRefault } from "./workingset.ts";
 
 /** Finds a folio without locking it or taking a reference; valid until the
  * caller waits. Null if nothing is cached (kernel: `filemap_get_entry`). */
@@ -30,7 +33,7 @@ export function filemapLookup(
   index: number,
 ): Folio | null {
   const frame = mapping.pages.get(index);
-  return frame === 0 ? null : mapping.mm.folios[frame]!;
+  return frame <= 0 ? null : mapping.mm.folios[frame]!;
 }
 
 /**
@@ -67,11 +70,15 @@ export function filemapRangeFree(
 /**
  * Caches a new folio, locked (kernel: `filemap_add_folio`). The range is free; the
  * caller holds `mapping.invalidateLock` shared, or the inode's lock exclusively.
+ *
+ * @param write It is made to be written to: what was there before does not tell how
+ *   soon it is used again.
  */
 export function filemapAddFolio(
   mapping: AddressSpace,
   folio: Folio,
   index: number,
+  write: boolean,
 ): void {
   const count = folioNrPages(folio);
   folio.index = index;
@@ -81,19 +88,42 @@ export function filemapAddFolio(
   if (lockTracker !== null) lockTracker.acquire(folio, "exclusive", false);
   folio.refcount++;
   mapping.nrPages += count;
+  if (mapping.pages.nrShadows > 0 && !write) findShadow(mapping, folio);
   mapping.pages.set(index, count, folio.frame);
+  mapping.mm.lru.add(folio);
+}
+
+/** Notes whether a folio that is about to be cached was evicted lately. */
+function findShadow(mapping: AddressSpace, folio: Folio): void {
+  const { pages } = mapping;
+  const last = folioNextIndex(folio) - 1;
+  const index = pages.next(folio.index, last, INDEX_SHADOW);
+  if (index >= 0) workingsetRefault(folio, pages.get(index));
 }
 
 /** Takes a folio out of the cache and of page tables, with the cache's reference
  * (kernel: `filemap_remove_folio`). It is neither dirty nor under writeback. */
 export function filemapRemoveFolio(folio: Folio): void {
+  removeFolio(folio, 0);
+}
+
+/** {@linkcode filemapRemoveFolio} by reclaim, which leaves shadows (kernel:
+ * `__remove_mapping`). */
+export function filemapEvictFolio(folio: Folio): void {
+  removeFolio(folio, workingsetEviction(folio));
+}
+
+function removeFolio(folio: Folio, shadow: number): void {
   const mapping = folio.mapping!;
   const count = folioNrPages(folio);
   const busy = (folio.flags & (PG_DIRTY | PG_WRITEBACK)) !== 0;
   warnOn(busy, "a folio leaves the page cache with data to be written");
   if (folio.mapcount > 0) folioUnmap(folio);
-  mapping.pages.clear(folio.index, count);
+  if (shadow === 0) mapping.pages.clear(folio.index, count);
+  else mapping.pages.evict(folio.index, count, shadow);
   mapping.nrPages -= count;
+  mapping.mm.lru.delete(folio);
+  folio.flags &= ~PG_ACTIVE;
   folio.mapping = null;
   folioPut(folio);
 }

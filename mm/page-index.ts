@@ -6,14 +6,18 @@
  * folio's first page only; each node above has a bit for every child in which
  * something has the tag, so a walk visits nothing else. Page numbers go up to
  * 2^41 and a leaf's number to 2^32, which is why it is kept as an unsigned 32-bit
- * integer.
+ * integer. The leaves of the file's beginning have their frames in one array, where a
+ * lookup needs no walk: at random the nodes on its way are in no cache of the processor.
+ *
+ * Where a page has been evicted, a number below 0 may stay: its shadow, which says
+ * when that was. It is no page: it has a tag of its own and none of the others.
  *
  * Kernel counterpart: lib/xarray.c.
  *
  * @module
  */
 
-import { findNextBit } from "../lib/bitmap.ts";
+import { bitmapSet, findNextBit } from "../lib/bitmap.ts";
 
 const SLOT_BITS = 9;
 const SLOTS = 1 << SLOT_BITS;
@@ -23,22 +27,26 @@ const WORDS = SLOTS / 32;
 
 /** The tag that every folio has. */
 export const INDEX_PRESENT = 3;
-const TAGS = 4;
+/** The tag of every page that has a shadow. */
+export const INDEX_SHADOW = 4;
+const TAGS = 5;
 
 const NO_FRAMES = new Int32Array(0);
 const NO_CHILDREN: (IndexNode | null)[] = [];
 
 /** A leaf, or a node above; one shape for both keeps the walks monomorphic. */
 class IndexNode {
-  readonly frames: Int32Array;
+  /** A leaf's; set when it has been made. */
+  frames: Int32Array = NO_FRAMES;
   readonly children: (IndexNode | null)[];
   readonly tags = new Uint32Array(TAGS * WORDS);
   parent: IndexNode | null = null;
   /** Its place in the parent. */
   slot = 0;
+  /** Whether it is one of {@linkcode ShadowNodes}. */
+  listed = false;
 
   constructor(leaf: boolean) {
-    this.frames = leaf ? new Int32Array(SLOTS) : NO_FRAMES;
     this.children = leaf ? NO_CHILDREN : new Array(SLOTS).fill(null);
   }
 
@@ -49,6 +57,40 @@ class IndexNode {
       if (this.tags[w] !== 0) return true;
     }
     return false;
+  }
+}
+
+/** Leaves in which nothing but shadows is left, of all files of one memory: as many as
+ * are worth their room (kernel: `shadow_nodes`). */
+export class ShadowNodes {
+  readonly #max: number;
+  readonly #leaves = new Map<IndexNode, PageIndex>();
+
+  /** None yet. @param max Most leaves; the oldest go first. */
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  /** Leaves that there are. */
+  get size(): number {
+    return this.#leaves.size;
+  }
+
+  /** The last folio of a leaf has gone, shadows have not.
+   * @internal */
+  add(leaf: IndexNode, index: PageIndex): void {
+    leaf.listed = true;
+    this.#leaves.set(leaf, index);
+    if (this.#leaves.size <= this.#max) return;
+    const [oldest, owner] = this.#leaves.entries().next().value!;
+    owner.dropLeaf(oldest);
+  }
+
+  /** The leaf has a folio again, or nothing at all.
+   * @internal */
+  delete(leaf: IndexNode): void {
+    leaf.listed = false;
+    this.#leaves.delete(leaf);
   }
 }
 
@@ -65,9 +107,27 @@ export class PageIndex {
   /** Leaf last looked at: hot and sequential lookups stop there. */
   #lastLeaf: IndexNode | null = null;
   #lastNumber = -1;
+  /** Leaves that there are. */
+  #nrLeaves = 0;
+  /** Frames of the first pages: each leaf there has a part of it. */
+  #near: Int32Array = NO_FRAMES;
+  /** Pages that have a shadow. */
+  #nrShadows = 0;
+  readonly #shadowNodes: ShadowNodes | null;
 
-  /** Frame of the folio that holds a page, or 0. */
+  /** Without any pages. @param shadowNodes Null if there are no shadows. */
+  constructor(shadowNodes: ShadowNodes | null = null) {
+    this.#shadowNodes = shadowNodes;
+  }
+
+  /** Pages that have a shadow. */
+  get nrShadows(): number {
+    return this.#nrShadows;
+  }
+
+  /** Frame of the folio that holds a page; 0 if there is none, or its shadow below. */
   get(index: number): number {
+    if (index < this.#near.length) return this.#near[index]!;
     const number = (index / SLOTS) >>> 0;
     if (number !== this.#lastNumber && !this.#find(number)) return 0;
     return this.#lastLeaf!.frames[index & SLOT_MASK]!;
@@ -79,9 +139,15 @@ export class PageIndex {
     if (number !== this.#lastNumber && !this.#find(number)) this.#make(number);
     const leaf = this.#lastLeaf!;
     const first = index & SLOT_MASK;
-    if (count === 1) leaf.frames[first] = frame;
-    else leaf.frames.fill(frame, first, first + count);
+    if (count === 1) {
+      if (this.#nrShadows > 0) this.#loseShadow(leaf, first);
+      leaf.frames[first] = frame;
+    } else {
+      if (this.#nrShadows > 0) this.#loseShadows(leaf, first, first + count);
+      leaf.frames.fill(frame, first, first + count);
+    }
     setTag(leaf, first, INDEX_PRESENT);
+    if (leaf.listed) this.#shadowNodes!.delete(leaf);
   }
 
   /** Takes a folio out, with its tags. */
@@ -92,8 +158,76 @@ export class PageIndex {
     const first = index & SLOT_MASK;
     if (count === 1) leaf.frames[first] = 0;
     else leaf.frames.fill(0, first, first + count);
-    for (let tag = 0; tag < TAGS; tag++) clearTag(leaf, first, tag);
-    if (!leaf.any(INDEX_PRESENT)) this.#prune(leaf);
+    for (let tag = 0; tag < INDEX_SHADOW; tag++) clearTag(leaf, first, tag);
+    if (!leaf.any(INDEX_PRESENT)) this.#emptied(leaf);
+  }
+
+  /** Takes a folio out, and leaves a shadow of each of its pages. @param shadow Below 0. */
+  evict(index: number, count: number, shadow: number): void {
+    const number = (index / SLOTS) >>> 0;
+    if (number !== this.#lastNumber && !this.#find(number)) return;
+    const leaf = this.#lastLeaf!;
+    const first = index & SLOT_MASK;
+    setTag(leaf, first, INDEX_SHADOW);
+    if (count === 1) leaf.frames[first] = shadow;
+    else {
+      leaf.frames.fill(shadow, first, first + count);
+      bitmapSet(leaf.tags, INDEX_SHADOW * SLOTS + first, count);
+    }
+    this.#nrShadows += count;
+    for (let tag = 0; tag < INDEX_SHADOW; tag++) clearTag(leaf, first, tag);
+    if (!leaf.any(INDEX_PRESENT)) this.#emptied(leaf);
+  }
+
+  /** Forgets the shadows of [start, last] (kernel: `clear_shadow_entries`).
+   * @param last May be Infinity. */
+  clearShadows(start: number, last: number): void {
+    let index = start;
+    while (this.#nrShadows > 0) {
+      index = this.next(index, last, INDEX_SHADOW);
+      if (index < 0) return;
+      this.#find((index / SLOTS) >>> 0);
+      const leaf = this.#lastLeaf!;
+      const first = index & SLOT_MASK;
+      const end = Math.min(SLOTS, first + last - index + 1);
+      this.#loseShadows(leaf, first, end);
+      if (!leaf.any(INDEX_PRESENT) && !leaf.any(INDEX_SHADOW)) {
+        if (leaf.listed) this.#shadowNodes!.delete(leaf);
+        this.#prune(leaf);
+      }
+      index += end - first;
+    }
+  }
+
+  /** Forgets all shadows of a leaf that has nothing else.
+   * @internal */
+  dropLeaf(leaf: IndexNode): void {
+    this.#shadowNodes!.delete(leaf);
+    this.#loseShadows(leaf, 0, SLOTS);
+    this.#prune(leaf);
+  }
+
+  /** Forgets the shadows of slots [first, end) of a leaf. */
+  #loseShadows(leaf: IndexNode, first: number, end: number): void {
+    const base = INDEX_SHADOW * SLOTS;
+    for (let slot = first;; slot++) {
+      slot = findNextBit(leaf.tags, base + end, base + slot) - base;
+      if (slot === end) return;
+      this.#loseShadow(leaf, slot);
+    }
+  }
+
+  #loseShadow(leaf: IndexNode, slot: number): void {
+    if (leaf.frames[slot]! >= 0) return;
+    leaf.frames[slot] = 0;
+    this.#nrShadows--;
+    clearTag(leaf, slot, INDEX_SHADOW);
+  }
+
+  /** The last folio of a leaf has gone. */
+  #emptied(leaf: IndexNode): void {
+    if (leaf.any(INDEX_SHADOW)) this.#shadowNodes!.add(leaf, this);
+    else this.#prune(leaf);
   }
 
   /** Sets a tag of the folio that begins at `index`. */
@@ -181,8 +315,33 @@ export class PageIndex {
       node = node.children[slot] ??
         adopt(node, slot, new IndexNode(level === 1));
     }
+    node.frames = this.#newFrames(number);
     this.#lastLeaf = node;
     this.#lastNumber = number;
+  }
+
+  /** Room for the frames of a leaf that has just been made. */
+  #newFrames(number: number): Int32Array {
+    const end = (number + 1) * SLOTS;
+    this.#nrLeaves++;
+    if (end > this.#near.length) {
+      // Half of what it is made for exists, so sparse files take no room for nothing.
+      if (number >= 2 * this.#nrLeaves) return new Int32Array(SLOTS);
+      this.#growNear(end);
+    }
+    return this.#near.subarray(end - SLOTS, end);
+  }
+
+  /** Moves the frames of the leaves up to `end` pages into one array. */
+  #growNear(end: number): void {
+    const near = new Int32Array(2 ** Math.ceil(Math.log2(end)));
+    for (let at = 0; at < near.length; at += SLOTS) {
+      if (!this.#find(at / SLOTS)) continue;
+      const leaf = this.#lastLeaf!;
+      near.set(leaf.frames, at);
+      leaf.frames = near.subarray(at, at + SLOTS);
+    }
+    this.#near = near;
   }
 
   /** A first root, or one more level above the root. */
@@ -209,12 +368,14 @@ export class PageIndex {
   /** Drops nodes in which nothing is left. */
   #prune(leaf: IndexNode): void {
     let node = leaf;
-    while (node.parent !== null && !node.any(INDEX_PRESENT)) {
+    this.#nrLeaves--;
+    while (node.parent !== null && isEmpty(node)) {
       node.parent.children[node.slot] = null;
       node = node.parent;
     }
-    if (!node.any(INDEX_PRESENT)) {
+    if (isEmpty(node)) {
       this.#root = null;
+      this.#near = NO_FRAMES;
       this.#setHeight(0);
     }
     this.#lastLeaf = null;
@@ -242,6 +403,8 @@ function setTag(leaf: IndexNode, first: number, tag: number): void {
 }
 
 function clearTag(leaf: IndexNode, first: number, tag: number): void {
+  const bit = 1 << (first & 31);
+  if ((leaf.tags[tag * WORDS + (first >>> 5)]! & bit) === 0) return;
   let slot = first;
   for (let node: IndexNode | null = leaf; node !== null; node = node.parent) {
     const w = tag * WORDS + (slot >>> 5);
@@ -250,4 +413,8 @@ function clearTag(leaf: IndexNode, first: number, tag: number): void {
     if (word !== 0 || node.any(tag)) return;
     slot = node.slot;
   }
+}
+
+function isEmpty(node: IndexNode): boolean {
+  return !node.any(INDEX_PRESENT) && !node.any(INDEX_SHADOW);
 }

@@ -2,16 +2,18 @@
  * Dirty pages: their marks, their accounting, the walk that writes them back, and
  * the limits that keep writers from making more than the device takes.
  *
- * A sync writer over the limit writes back in its own context: the flusher, a task
- * of its own, only spares it from getting there.
+ * A writer over the limit waits for the flusher, as in the kernel, but in one go
+ * where the kernel has it pause for as long as its share of the device's speed says.
+ * A synchronous writer writes back in its own context.
  *
- * Kernel counterpart: mm/page-writeback.c, fs/fs-writeback.c.
+ * Kernel counterpart: mm/page-writeback.c.
  *
  * @module
  */
 
 import { EAGAIN } from "../lib/errno.ts";
 import {
+  andThen,
   andThenWith,
   type MaybePromise,
   repeatWith,
@@ -23,6 +25,13 @@ import {
   PAGECACHE_TAG_WRITEBACK,
   type WritebackControl,
 } from "./address-space.ts";
+import {
+  wbFirstDirty,
+  wbMarkClean,
+  wbMarkDirty,
+  wbStartBackgroundWriteback,
+  writebackControl,
+} from "./backing-dev.ts";
 import {
   type Folio,
   folioGet,
@@ -36,6 +45,7 @@ import {
   PAGE_SIZE,
   PG_DIRTY,
   PG_DROPBEHIND,
+  PG_RECLAIM,
   PG_WRITEBACK,
 } from "./folio.ts";
 import type { Mm } from "./mm.ts";
@@ -45,10 +55,6 @@ import {
   filemapRemoveFolio,
 } from "./page-cache.ts";
 import { folioMkclean } from "./rmap.ts";
-
-/** Pages that the flusher writes of one mapping before it looks at the next
- * (kernel: `MAX_WRITEBACK_PAGES`). */
-const WRITEBACK_SLICE = 1024;
 
 /** Marks dirty: flag, tag, accounting, inode (kernel: `filemap_dirty_folio`).
  * True if it was clean. */
@@ -61,14 +67,20 @@ export function filemapDirtyFolio(
   // Truncated meanwhile: nobody will write it.
   if (folio.mapping === null) return true;
   const first = mapping.nrDirty === 0;
-  mapping.nrDirty += folioNrPages(folio);
-  mapping.mm.nrDirty += folioNrPages(folio);
+  countDirty(mapping, folioNrPages(folio));
   mapping.pages.setTag(folio.index, PAGECACHE_TAG_DIRTY);
   if (first) {
-    mapping.mm.dirtyMappings.add(mapping);
+    wbMarkDirty(mapping);
     mapping.host.markDirtyPages();
   }
   return true;
+}
+
+/** Kernel: `folio_account_dirtied`, `folio_account_cleaned`. */
+function countDirty(mapping: AddressSpace, pages: number): void {
+  mapping.nrDirty += pages;
+  mapping.wb.nrDirty += pages;
+  mapping.mm.nrDirty += pages;
 }
 
 /** `mapping.ops.dirtyFolio` (kernel: `folio_mark_dirty`). */
@@ -89,9 +101,8 @@ export function folioClearDirtyForIo(folio: Folio): boolean {
   const { mapping } = folio;
   if (mapping !== null) {
     if (folio.mapcount > 0) folioMkclean(folio);
-    mapping.nrDirty -= folioNrPages(folio);
-    mapping.mm.nrDirty -= folioNrPages(folio);
-    if (mapping.nrDirty === 0) mapping.mm.dirtyMappings.delete(mapping);
+    countDirty(mapping, -folioNrPages(folio));
+    if (mapping.nrDirty === 0) wbMarkClean(mapping);
   }
   return true;
 }
@@ -105,28 +116,40 @@ export function folioCancelDirty(folio: Folio): void {
 /** Sets the writeback flag and tag, clears the dirty tag if the folio is clean
  * (kernel: `folio_start_writeback`). The caller holds the lock. */
 export function folioStartWriteback(folio: Folio): void {
-  const { pages, mm } = folio.mapping!;
+  const { pages, mm, wb } = folio.mapping!;
   folio.flags |= PG_WRITEBACK;
   mm.nrWriteback += folioNrPages(folio);
+  wb.nrWriteback += folioNrPages(folio);
   pages.setTag(folio.index, PAGECACHE_TAG_WRITEBACK);
   if (!folio.dirty) pages.clearTag(folio.index, PAGECACHE_TAG_DIRTY);
   pages.clearTag(folio.index, PAGECACHE_TAG_TOWRITE);
 }
 
 /** Clears the writeback flag and tag, wakes, drops dropbehind folios (kernel:
- * `folio_end_writeback`). */
+ * `folio_end_writeback`). What reclaim has met meanwhile goes next. */
 export function folioEndWriteback(folio: Folio): void {
-  const { mm } = folio;
+  const { mm, mapping } = folio;
   // Whoever is woken may give up the last reference.
   folioGet(folio);
   folio.flags &= ~PG_WRITEBACK;
   mm.nrWriteback -= folioNrPages(folio);
   mm.nrWritten++;
-  folio.mapping?.pages.clearTag(folio.index, PAGECACHE_TAG_WRITEBACK);
+  if (mapping !== null) {
+    mapping.wb.nrWriteback -= folioNrPages(folio);
+    mapping.pages.clearTag(folio.index, PAGECACHE_TAG_WRITEBACK);
+    if ((folio.flags & PG_RECLAIM) !== 0) folioRotateReclaimable(folio);
+  }
   if (folio.waiters !== null) folio.waiters.wakeAll();
   mm.writebackEnded.wakeAll();
+  if (mm.nrWriteback === 0 || !overFreerun(mm)) mm.throttled.wakeAll();
   if ((folio.flags & PG_DROPBEHIND) !== 0) folioEndDropbehind(folio);
   folioPut(folio);
+}
+
+/** (kernel: `folio_rotate_reclaimable`) */
+function folioRotateReclaimable(folio: Folio): void {
+  folio.flags &= ~PG_RECLAIM;
+  if (!folio.dirty && !folio.locked) folio.mm.lru.rotateReclaimable(folio);
 }
 
 /** Drops a folio that was to be dropped after use, if it is clean and nobody has
@@ -263,6 +286,15 @@ function tagPagesForWriteback(
   }
 }
 
+/** Pages that count against the limits (kernel: `domain_dirty_avail`). */
+function dirtyLevel(mm: Mm): number {
+  return mm.nrDirty + mm.nrWriteback;
+}
+
+function overFreerun(mm: Mm): boolean {
+  return dirtyLevel(mm) > mm.freerun;
+}
+
 /** Keeps a writer from dirtying faster than the device takes it (kernel:
  * `balance_dirty_pages_ratelimited_flags`). Cheap when below the limits. The caller
  * holds no folio's lock.
@@ -273,10 +305,10 @@ export function balanceDirtyPagesRatelimited(
   nowait: boolean,
 ): MaybePromise<number> {
   const { mm } = mapping;
-  const pages = mm.nrDirty + mm.nrWriteback;
-  if (pages <= mm.backgroundThresh) return 0;
-  if (!mm.flushing && mm.nrDirty > mm.backgroundThresh) startFlusher(mm);
-  if (pages <= mm.dirtyThresh) return 0;
+  const level = dirtyLevel(mm);
+  if (level <= mm.backgroundThresh) return 0;
+  if (mm.nrDirty > mm.backgroundThresh) wbStartBackgroundWriteback(mapping.wb);
+  if (level <= mm.dirtyThresh) return 0;
   if (nowait) return -EAGAIN;
   return andThenWith(repeatWith(throttleStep, mapping), returnZero, mapping);
 }
@@ -285,11 +317,26 @@ function returnZero(): number {
   return 0;
 }
 
-/** Writes what is dirty beyond the background limit, the writer's own file first,
- * or waits for what is being written. False once there is room. */
+/** Has a writer wait until there is less dirty; false once that is so, or nothing can
+ * be done about it (kernel: `balance_dirty_pages`). */
 function throttleStep(mapping: AddressSpace): MaybePromise<boolean> {
+  const { mm, wb } = mapping;
+  if (!overFreerun(mm)) return false;
+  if (mm.clock.inSync) return writeInPlace(mapping);
+  wbStartBackgroundWriteback(wb);
+  const before = mm.nrWritten;
+  const waited = mm.throttled.wait(
+    mm.clock,
+    () => !overFreerun(mm) || !wb.running && mm.nrWriteback === 0,
+  );
+  // A file system that gets nothing written must not hold the writer for ever.
+  return andThen(waited, () => mm.nrWritten > before);
+}
+
+/** Writes what is dirty beyond the background limit, the writer's own file first,
+ * or waits for what is being written. False if there is neither. */
+function writeInPlace(mapping: AddressSpace): MaybePromise<boolean> {
   const { mm } = mapping;
-  if (mm.nrDirty + mm.nrWriteback <= mm.backgroundThresh) return false;
   const before = mm.nrDirty;
   const victim = mapping.nrDirty > 0 ? mapping : firstDirty(mm);
   if (victim === null || before <= mm.backgroundThresh) {
@@ -297,7 +344,6 @@ function throttleStep(mapping: AddressSpace): MaybePromise<boolean> {
   }
   return andThenWith(
     writeSome(victim, before - mm.backgroundThresh),
-    // A file system that gets nothing written must not hold the writer for ever.
     (_error, mm) => mm.nrDirty < before || waitForWriteback(mm),
     mm,
   );
@@ -315,9 +361,12 @@ function returnTrue(): boolean {
   return true;
 }
 
-/** The mapping that has had dirty pages longest. */
+/** A mapping with dirty pages, or null. */
 export function firstDirty(mm: Mm): AddressSpace | null {
-  for (const mapping of mm.dirtyMappings) return mapping;
+  for (const wb of mm.bdis) {
+    const mapping = wbFirstDirty(wb);
+    if (mapping !== null) return mapping;
+  }
   return null;
 }
 
@@ -328,33 +377,5 @@ export function writeSome(
   mapping: AddressSpace,
   pages: number,
 ): MaybePromise<number> {
-  return mapping.ops.writepages(mapping, {
-    syncAll: false,
-    rangeStart: 0,
-    rangeEnd: Infinity,
-    nrToWrite: pages,
-    taggedWritepages: false,
-  });
-}
-
-function startFlusher(mm: Mm): void {
-  mm.flushing = true;
-  void flush(mm);
-}
-
-/** Writes back until there is less dirty than the background limit (kernel:
- * `wb_workfn`). Each slice begins in a turn of its own: never inside a synchronous
- * call that runs the clock, where it could wait only for itself. */
-async function flush(mm: Mm): Promise<void> {
-  for (;;) {
-    await mm.clock.sleep(0);
-    const victim = firstDirty(mm);
-    if (victim === null || mm.nrDirty <= mm.backgroundThresh) break;
-    const before = mm.nrDirty;
-    await writeSome(victim, WRITEBACK_SLICE);
-    // To the end of the queue: every file gets its turn.
-    if (mm.dirtyMappings.delete(victim)) mm.dirtyMappings.add(victim);
-    if (mm.nrDirty >= before && !await waitForWriteback(mm)) break;
-  }
-  mm.flushing = false;
+  return mapping.ops.writepages(mapping, writebackControl(pages));
 }

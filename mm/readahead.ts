@@ -55,6 +55,8 @@ export class FileRaState {
   ioPages = 1024;
   /** No more is read than was asked for (kernel: `FMODE_RANDOM`). */
   random = false;
+  /** Memory mappings of it do not keep pages in memory (kernel: `FMODE_NOREUSE`). */
+  noreuse = false;
   /** Last byte read plus one, or -1. */
   prevPos: number = -1;
   /** Folio order of the last round. */
@@ -230,14 +232,14 @@ function nextRaSize(size: number, max: number): number {
  * there is none within `max`; -1 if all is cached from the beginning. */
 function prevMiss(mapping: AddressSpace, index: number, max: number): number {
   let at = index;
-  for (let n = 1; n < max && at >= 0 && mapping.pages.get(at) !== 0; n++) at--;
+  for (let n = 1; n < max && at >= 0 && mapping.pages.get(at) > 0; n++) at--;
   return at;
 }
 
 /** First page missing from `index` on; `index + max` if there is none before. */
 function nextMiss(mapping: AddressSpace, index: number, max: number): number {
   let at = index;
-  while (at < index + max && mapping.pages.get(at) !== 0) at++;
+  while (at < index + max && mapping.pages.get(at) > 0) at++;
   return at;
 }
 
@@ -356,7 +358,7 @@ function enterFolio(rac: Readahead, order: number, mark: number): boolean {
   if (folio === null) return false;
   if (cursor === mark) folio.flags |= PG_READAHEAD;
   if (rac.dropbehind) folio.flags |= PG_DROPBEHIND;
-  filemapAddFolio(mapping, folio, cursor);
+  filemapAddFolio(mapping, folio, cursor, false);
   // The cache's reference is enough: a locked folio does not leave.
   folioPut(folio);
   rac.nrPages += 1 << order;

@@ -432,5 +432,5 @@ function typeOf(slot: number): number {
 }
 
 function offsetOf(slot: number): number {
-  return slot % MAX_SWAP_PAGES;
+  return slot & (MAX_SWAP_PAGES - 1);
 }

@@ -57,12 +57,17 @@ export function truncatePagecacheRange(
   start: number,
   last: number,
 ): MaybePromise<void> {
-  if (mapping.nrPages === 0 || last < start) return;
+  if (isEmpty(mapping) || last < start) return;
   const range = new TruncateRange(mapping, start, last);
   unmapMappingPages(mapping, range.cursor, range.end - 1, false);
   const first = truncateEdge(range, start);
   const second = andThenWith(first, truncateLastEdge, range);
   return andThenWith(second, truncateWholeFolios, range);
+}
+
+/** Whether neither pages nor shadows are there (kernel: `mapping_empty`). */
+function isEmpty(mapping: AddressSpace): boolean {
+  return mapping.nrPages === 0 && mapping.pages.nrShadows === 0;
 }
 
 /** A truncation, for steps that are taken up again after a wait. */
@@ -171,6 +176,7 @@ function splitUpperHalf(folio: Folio): Folio {
   upper.index = folio.index + count;
   upper.mapping = folio.mapping;
   pages.set(upper.index, count, upper.frame);
+  folio.mm.lru.split(folio, upper);
   for (const tag of SPLIT_TAGS) {
     if (pages.hasTag(folio.index, tag)) pages.setTag(upper.index, tag);
   }
@@ -193,6 +199,7 @@ function truncateWholeFolios(
   _edges: void,
   range: TruncateRange,
 ): MaybePromise<void> {
+  range.mapping.pages.clearShadows(range.cursor, range.end - 1);
   return repeatWith(truncateNext, range);
 }
 
@@ -289,7 +296,7 @@ export function invalidateInodePages2Range(
   start: number,
   last: number,
 ): MaybePromise<number> {
-  if (mapping.nrPages === 0 || last < start) return 0;
+  if (isEmpty(mapping) || last < start) return 0;
   const walk: InvalidateWalk = {
     mapping,
     index: Math.floor(start / PAGE_SIZE),
@@ -297,6 +304,7 @@ export function invalidateInodePages2Range(
     error: 0,
   };
   unmapMappingPages(mapping, walk.index, walk.last, false);
+  mapping.pages.clearShadows(walk.index, walk.last);
   return andThenWith(repeatWith(invalidateNext, walk), invalidateEnd, walk);
 }
 
@@ -335,6 +343,7 @@ export function invalidateMappingPages(
   lastIndex: number,
 ): number {
   const before = mapping.nrPages;
+  mapping.pages.clearShadows(startIndex, lastIndex);
   let index = startIndex;
   for (;;) {
     const folio = filemapNextFolio(mapping, index, lastIndex);

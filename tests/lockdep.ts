@@ -11,6 +11,7 @@ import { VirtualClock } from "../lib/clock.ts";
 import {
   type ClassedLock,
   Lockdep,
+  type LockdepOptions,
   type LockMode,
   setLockTracker,
 } from "../lib/lockdep.ts";
@@ -48,6 +49,20 @@ export function taskwise<T extends object>(target: T): T {
   });
 }
 
+const OPTIONS: LockdepOptions = {
+  currentTask: () => tasks.getStore() ?? MAIN,
+  nesting: {
+    // A parent before its child, or two parents with the rename mutex held.
+    "i_rwsem (directory)": () => true,
+    // Ascending within a file.
+    "folio lock": (held, wanted) =>
+      held instanceof Folio && wanted instanceof Folio &&
+      (held.mapping !== wanted.mapping || held.index < wanted.index),
+    // Ascending inode number, which the caller sees to.
+    "ILOCK": () => true,
+  },
+};
+
 /** A checker that notes besides which locks were asked for with which held. */
 class Recorder extends Lockdep {
   readonly taken = new Set<string>();
@@ -73,25 +88,29 @@ export interface Watched {
  * @returns What locks were taken.
  */
 export async function watchLocks(fn: () => Promise<void>): Promise<Watched> {
-  const recorder = new Recorder({
-    currentTask: () => tasks.getStore() ?? MAIN,
-    nesting: {
-      // A parent before its child, or two parents with the rename mutex held.
-      "i_rwsem (directory)": () => true,
-      // Ascending within a file.
-      "folio lock": (held, wanted) =>
-        held instanceof Folio && wanted instanceof Folio &&
-        (held.mapping !== wanted.mapping || held.index < wanted.index),
-      // Ascending inode number, which the caller sees to.
-      "ILOCK": () => true,
-    },
-  });
-  const before = setLockTracker(recorder);
+  const recorder = new Recorder(OPTIONS);
+  await checking(recorder, fn);
+  return { taken: recorder.taken, orders: recorder.orders };
+}
+
+/** {@linkcode watchLocks} that keeps no record, and so takes less time. */
+export function checkLocks(fn: () => Promise<void>): Promise<void> {
+  return checking(new Lockdep(OPTIONS), fn);
+}
+
+async function checking(
+  lockdep: Lockdep,
+  fn: () => Promise<void>,
+): Promise<void> {
+  const before = setLockTracker(lockdep);
+  const { stackTraceLimit } = Error;
+  // Enough to see who holds what.
+  Error.stackTraceLimit = 40;
   try {
     await fn();
   } finally {
     setLockTracker(before);
+    Error.stackTraceLimit = stackTraceLimit;
   }
-  assertEquals(recorder.reports, []);
-  return { taken: recorder.taken, orders: recorder.orders };
+  assertEquals(lockdep.reports, []);
 }

@@ -854,8 +854,10 @@ export function main(
     ? MODEL_NAMES
     : MODEL_NAMES.filter((name) => name === args[0]);
   if (args.length > 1 || names.length === 0) {
+    const help = args.length === 1 && /^(-h|--help)$/.test(args[0]!);
+    if (!help) write(`device: there is no preset "${args.join(" ")}"\n`);
     write(`${USAGE}PRESET is one of ${MODEL_NAMES.join(", ")}\n`);
-    return 2;
+    return help ? 0 : 2;
   }
   let status = 0;
   for (const name of names) {

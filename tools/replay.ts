@@ -12,7 +12,13 @@
 
 import { createHash } from "node:crypto";
 import { parseArgs } from "node:util";
-import { type IomapTraceEvent, setIomapTracer } from "../iomap/mod.ts";
+import {
+  iomapFlagNames,
+  iomapOpFlagNames,
+  type IomapTraceEvent,
+  iomapTypeName,
+  setIomapTracer,
+} from "../iomap/mod.ts";
 import {
   createNvme,
   FALLOC_FL_COLLAPSE_RANGE,
@@ -31,12 +37,15 @@ import {
   FIEMAP_EXTENT_UNWRITTEN,
   FsError,
   type FsFile,
+  MemoryFault,
+  type MemoryMapping,
   mkfsXfs,
   type Mount,
   mount,
   type NvmeDevice,
   SEEK_DATA,
   SEEK_HOLE,
+  swapHeader,
   VirtualClock,
   xfs,
 } from "../mod.ts";
@@ -65,6 +74,7 @@ interface Header {
 interface Op {
   op: string;
   fd: string;
+  map: string;
   path: string;
   to: string;
   off: number;
@@ -76,6 +86,9 @@ interface Op {
   mode?: string[];
   whence?: string;
   sync?: boolean;
+  write?: boolean;
+  shared?: boolean;
+  mkswap?: boolean;
 }
 
 /** An answer: `ret` is a number or the name of an errno. */
@@ -134,6 +147,10 @@ function flagNames(op: Op, otherwise: string[] = []): string[] {
   return Array.isArray(op.flags) ? op.flags : otherwise;
 }
 
+function namesOf(flags: string): string[] {
+  return flags === "" ? [] : flags.split("|");
+}
+
 /** The walks of one operation, gathered from the iomap tracepoints. */
 export class Walks {
   #entries: Record<string, unknown>[] = [];
@@ -155,8 +172,12 @@ export class Walks {
 
   #add(event: IomapTraceEvent): void {
     if (event.name === "iomap_iter") {
-      const { caller, pos, flags } = event;
-      this.#entries.push({ caller, pos, flags });
+      this.#entries.push({
+        // As the kernel's answers have it.
+        caller: event.caller.replace(/^_+/, ""),
+        pos: event.pos,
+        flags: namesOf(iomapOpFlagNames(event.flags)),
+      });
       return;
     }
     const last = this.#entries.at(-1);
@@ -165,12 +186,11 @@ export class Walks {
       (event.name === "iomap_iter_dstmap" ||
         event.name === "iomap_iter_srcmap")
     ) {
-      const { offset, length, type, flags } = event;
       last[event.name === "iomap_iter_dstmap" ? "map" : "src"] = {
-        offset,
-        length,
-        type,
-        flags,
+        offset: event.offset,
+        length: event.length,
+        type: iomapTypeName(event.type),
+        flags: namesOf(iomapFlagNames(event.flags)),
       };
     }
   }
@@ -182,9 +202,16 @@ class Replay {
   readonly #device: NvmeDevice;
   readonly #mountOptions: string;
   readonly #files = new Map<string, FsFile>();
+  readonly #maps = new Map<string, MemoryMapping>();
+  readonly #walks: Walks | null;
   #fs!: Mount;
 
-  private constructor(header: Header, overrides: Overrides) {
+  private constructor(
+    header: Header,
+    overrides: Overrides,
+    walks: Walks | null,
+  ) {
+    this.#walks = walks;
     const type = overrides.fs ?? header.fs;
     if (type !== "xfs") {
       throw new FsError(95, `No file system of type "${type}" here`);
@@ -199,8 +226,12 @@ class Replay {
     this.#device.bdi.ioPages = 320;
   }
 
-  static async make(header: Header, overrides: Overrides): Promise<Replay> {
-    const replay = new Replay(header, overrides);
+  static async make(
+    header: Header,
+    overrides: Overrides,
+    walks: Walks | null,
+  ): Promise<Replay> {
+    const replay = new Replay(header, overrides, walks);
     await mkfsXfs(replay.#device, { blockSize: header.blocksize ?? 4096 });
     await replay.#mount();
     return replay;
@@ -211,6 +242,8 @@ class Replay {
   }
 
   async #unmount(): Promise<void> {
+    for (const map of this.#maps.values()) map.unmap();
+    this.#maps.clear();
     for (const file of this.#files.values()) file.close();
     this.#files.clear();
     await this.#fs.unmount();
@@ -228,6 +261,9 @@ class Replay {
     if (op.fd !== undefined && op.op !== "open" && !this.#files.has(op.fd)) {
       return { ret: "EBADF" };
     }
+    if (op.map !== undefined && op.op !== "mmap" && !this.#maps.has(op.map)) {
+      return { ret: "EBADF" };
+    }
     try {
       return { ret: 0, ...await method(op) };
     } catch (e) {
@@ -238,6 +274,19 @@ class Replay {
 
   #file(op: Op): FsFile {
     return this.#files.get(op.fd)!;
+  }
+
+  /** Makes a swap file of a file that is large enough for one, as mkswap(8). */
+  async #mkswap(path: string): Promise<void> {
+    const { size } = await this.#fs.stat(path);
+    const pages = Math.floor(size / 4096);
+    if (pages < 10) return;
+    const file = await this.#fs.open(path, { read: true, write: true });
+    await file.write(swapHeader(pages), { at: 0 });
+    await file.sync();
+    file.close();
+    // What mkswap did is not recorded: it is another process.
+    this.#walks?.take();
   }
 
   readonly #ops: Record<
@@ -310,6 +359,17 @@ class Replay {
         : await this.#file(op).stat();
       return { size: info.size, nlink: info.nlink, blocks: info.blocks };
     },
+    statx: async (op) => {
+      const info = await this.#file(op).stat();
+      return {
+        size: info.size,
+        dio_mem_align: info.dioMemAlign,
+        dio_offset_align: info.dioOffsetAlign,
+        atomic_min: info.atomicWriteUnitMin,
+        atomic_max: info.atomicWriteUnitMax,
+        atomic_segs: info.atomicWriteSegmentsMax,
+      };
+    },
     fiemap: async (op) => {
       const rows = await this.#file(op).fiemap({
         start: op.off ?? 0,
@@ -318,6 +378,42 @@ class Replay {
         max: 2048,
       });
       return { extents: joinExtents(rows) };
+    },
+    mmap: async (op) => {
+      const map = await this.#file(op).mmap({
+        offset: op.off ?? 0,
+        length: op.len,
+        write: op.write ?? true,
+        private: !(op.shared ?? true),
+      });
+      this.#maps.set(op.map, map);
+    },
+    munmap: (op) => {
+      this.#maps.get(op.map)!.unmap();
+      this.#maps.delete(op.map);
+    },
+    mread: async (op) => {
+      const data = new Uint8Array(op.len);
+      const map = this.#maps.get(op.map)!;
+      const n = await moved(map.load(op.off, data), op);
+      return { ret: n, md5: md5(data.subarray(0, n)) };
+    },
+    mwrite: async (op) => {
+      const data = op.fill === undefined
+        ? pattern(op.seed ?? 1, op.off, op.len)
+        : new Uint8Array(op.len).fill(op.fill);
+      const map = this.#maps.get(op.map)!;
+      return { ret: await moved(map.store(op.off, data), op) };
+    },
+    msync: (op) => {
+      const map = this.#maps.get(op.map)!;
+      return map.sync({ offset: op.off ?? 0, length: op.len ?? map.length });
+    },
+    swapon: async (op) => {
+      if (op.mkswap ?? true) await this.#mkswap(op.path);
+      const { pages } = await this.#fs.swapon(op.path);
+      await this.#fs.swapoff(op.path);
+      return { pages };
     },
     mkdir: (op) => this.#fs.mkdir(op.path),
     rmdir: (op) => this.#fs.rmdir(op.path),
@@ -336,6 +432,18 @@ class Replay {
       await this.#mount();
     },
   };
+}
+
+/** Bytes that an access got done before it met memory with nothing behind it.
+ * @throws MemoryFault if that is none. */
+async function moved(access: Promise<void>, op: Op): Promise<number> {
+  try {
+    await access;
+    return op.len;
+  } catch (e) {
+    if (!(e instanceof MemoryFault) || e.offset === op.off) throw e;
+    return e.offset - op.off;
+  }
 }
 
 /** Rows that follow one another and are alike, joined, as the record has them. */
@@ -389,7 +497,7 @@ export async function replay(
   walks: Walks | null,
 ): Promise<string> {
   const [header, ops] = await readTrace(path);
-  const stack = await Replay.make(header, overrides);
+  const stack = await Replay.make(header, overrides, walks);
   const out: string[] = [];
   walks?.start();
   for (const [i, op] of ops.entries()) {

@@ -6,11 +6,11 @@
  * @module
  */
 
+import { checkCount } from "../../lib/errno.ts";
 import type { Bio } from "../bio.ts";
 import { opIsWrite, REQ_PREFLUSH } from "../blk-types.ts";
 import type { BlockDevice } from "../blkdev.ts";
 import {
-  checkCount,
   DM_DISCARD,
   DM_TARGET_ZONED_HM,
   DmDevice,

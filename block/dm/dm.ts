@@ -14,11 +14,22 @@
  */
 
 import type { Clock } from "../../lib/clock.ts";
-import { EINVAL, FsError, show } from "../../lib/errno.ts";
+import { checkCount, EINVAL, FsError, show } from "../../lib/errno.ts";
 import type { MaybePromise } from "../../lib/maybe-promise.ts";
-import { Bio, bioChain, bioEndIo, bioEndWith, submitBio } from "../bio.ts";
+import {
+  Bio,
+  bioChain,
+  bioEndIo,
+  bioEndWith,
+  bioIsEmpty,
+  submitBio,
+} from "../bio.ts";
 import { blockTracer, traceBlockRemap } from "../blktrace.ts";
-import { bioPoll, BLK_POLL_ONESHOT } from "../blk-core.ts";
+import {
+  bioPoll,
+  BLK_POLL_ONESHOT,
+  submitBioNoacctNocheck,
+} from "../blk-core.ts";
 import {
   BadLimit,
   blkSetStackingLimits,
@@ -160,6 +171,7 @@ export abstract class DmDevice extends BlockDevice {
       // Which queues it goes to is known below.
       bio.cookie = 0;
     }
+    if (bioIsEmpty(bio)) return bioEndIo(bio);
     if ((bio.opf & REQ_PREFLUSH) === 0) this.map(bio);
     else if (bio.size === 0) this.mapFlush(bio);
     else this.#flushFirst(bio);
@@ -223,7 +235,10 @@ export abstract class DmDevice extends BlockDevice {
   /** Polls where what is under way has gone (kernel: `dm_poll_bio`). */
   override poll(_cookie: number): number {
     let found = 0;
-    for (const clone of this.#polled) found += bioPoll(clone, BLK_POLL_ONESHOT);
+    // Those that come while these end are for the next look.
+    for (const clone of [...this.#polled]) {
+      found += bioPoll(clone, BLK_POLL_ONESHOT);
+    }
     return found;
   }
 
@@ -258,7 +273,7 @@ function flushed(flush: Bio): void {
   const bio = flush.private as Bio;
   if (flush.status !== BLK_STS_OK) return bioEndWith(bio, flush.status);
   bio.opf &= ~REQ_PREFLUSH;
-  submitBio(bio);
+  submitBioNoacctNocheck(bio);
 }
 
 /** Unlike in a chain the last of several errors counts (kernel: `dm_io_dec_pending`). */
@@ -379,25 +394,6 @@ function defaultMinor(legs: readonly DmLeg[]): number {
 }
 
 /**
- * Checks a number that a user gives.
- *
- * @throws {FsError} EINVAL with its name, if it is no whole number from `min` to
- *   `max`.
- */
-export function checkCount(
-  name: string,
-  value: number,
-  min: number,
-  max: number = Number.MAX_SAFE_INTEGER,
-): void {
-  if (Number.isSafeInteger(value) && value >= min && value <= max) return;
-  throw new FsError(
-    EINVAL,
-    `${name} ${show(value)} is not a whole number from ${min} to ${max}`,
-  );
-}
-
-/**
  * The table of a device that lies over the whole of another.
  *
  * @param passes OR of `DM_*`.
@@ -419,12 +415,12 @@ export function bioClone(bio: Bio, bdev: BlockDevice, sector: number): Bio {
   return clone;
 }
 
-/** What is left of a bio's memory, copied into one piece. */
+/** What is left of a bio's memory, copied into one piece; zeroes where there is none. */
 export function copyPayload(bio: Bio): Uint8Array {
   const copy = new Uint8Array(bio.size);
   let at = 0;
   let skip = bio.vecDone;
-  for (let i = bio.vecIndex; at < copy.length; i++) {
+  for (let i = bio.vecIndex; at < copy.length && i < bio.vecs.length; i++) {
     const { data, offset, len } = bio.vecs[i]!;
     const n = Math.min(len - skip, copy.length - at);
     copy.set(data.subarray(offset + skip, offset + skip + n), at);

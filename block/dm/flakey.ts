@@ -7,8 +7,8 @@
  * @module
  */
 
-import { EINVAL, FsError, show } from "../../lib/errno.ts";
-import { Bio, bioEndIo, bioEndWith, submitBio } from "../bio.ts";
+import { checkCount, EINVAL, FsError, show } from "../../lib/errno.ts";
+import { Bio, bioCovered, bioEndIo, bioEndWith, submitBio } from "../bio.ts";
 import {
   BLK_STS_IOERR,
   BLK_STS_OK,
@@ -20,7 +20,6 @@ import {
 import type { BlockDevice } from "../blkdev.ts";
 import {
   bioClone,
-  checkCount,
   copyPayload,
   DM_DISCARD,
   DM_TARGET_ZONED_HM,
@@ -162,7 +161,8 @@ function exclusive(what: string): never {
 function corrupts(rule: CorruptByte, bio: Bio): boolean {
   const { offset, direction, flags = 0 } = rule;
   return opIsWrite(bio.opf) === (direction === "write") &&
-    (bio.opf & flags) === flags && bio.vecs.length > 0 && offset < bio.size;
+    (bio.opf & flags) === flags && bio.vecs.length > 0 && offset < bio.size &&
+    bioCovered(bio);
 }
 
 /** Memory of a byte of a bio, and where in it the byte lies. */

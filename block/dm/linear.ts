@@ -8,7 +8,7 @@
  * @module
  */
 
-import { EINVAL, FsError } from "../../lib/errno.ts";
+import { checkCount, EINVAL, FsError } from "../../lib/errno.ts";
 import { Bio, bioEndIo, submitBio } from "../bio.ts";
 import {
   BLK_STS_OK,
@@ -24,7 +24,7 @@ import {
   BLK_ZONE_COND_READONLY,
 } from "../blk-zoned.ts";
 import type { BlockDevice } from "../blkdev.ts";
-import { checkCount, DM_ALL, DmDevice, type DmOptions } from "./dm.ts";
+import { DM_ALL, DmDevice, type DmOptions } from "./dm.ts";
 
 /** What {@linkcode LinearDevice} takes. */
 export interface LinearOptions extends DmOptions {
@@ -99,8 +99,10 @@ export class LinearDevice extends DmDevice {
   #needsReset(sector: number): boolean {
     const { zones } = this.#bottom;
     if (zones === null) return true;
-    const cond = zones.conds[zones.zoneNo(this.#start + sector)]!;
-    return cond !== BLK_ZONE_COND_NOT_WP && cond !== BLK_ZONE_COND_EMPTY &&
+    const cond = zones.condOf(zones.zoneNo(this.#start + sector));
+    // What the device has appended by itself nobody has seen.
+    if (cond === BLK_ZONE_COND_EMPTY) return zones.appendUsed;
+    return cond !== BLK_ZONE_COND_NOT_WP &&
       cond !== BLK_ZONE_COND_READONLY && cond !== BLK_ZONE_COND_OFFLINE;
   }
 }

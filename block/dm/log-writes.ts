@@ -12,7 +12,7 @@
  * @module
  */
 
-import { EINVAL, FsError, show } from "../../lib/errno.ts";
+import { checkCount, EINVAL, FsError, show } from "../../lib/errno.ts";
 import {
   andThen,
   type MaybePromise,
@@ -35,7 +35,6 @@ import {
 import { BLK_FEAT_WRITE_CACHE, type BlockDevice } from "../blkdev.ts";
 import {
   bioClone,
-  checkCount,
   copyPayload,
   DM_DISCARD,
   DmDevice,

@@ -10,7 +10,7 @@
  * @module
  */
 
-import { EINVAL, FsError } from "../../lib/errno.ts";
+import { checkCount, EINVAL, FsError } from "../../lib/errno.ts";
 import { type Bio, bioEndIo } from "../bio.ts";
 import { bioSplitToLimits } from "../blk-merge.ts";
 import {
@@ -22,7 +22,6 @@ import {
 import type { BlockDevice } from "../blkdev.ts";
 import {
   bioClone,
-  checkCount,
   DM_DISCARD,
   DM_SECURE_ERASE,
   DM_TARGET_ATOMIC_WRITES,

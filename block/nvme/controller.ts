@@ -159,10 +159,14 @@ export class NvmeController {
       seed,
       zones: namespace.zones,
       complete: (command) => io.complete(command as Command),
+      room: () => queues.retry(),
     });
     io.timing = this.#timing;
     if (this.#timing?.firmwareFree !== undefined) {
       queues.firmwareFree = () => this.#timing!.firmwareFree!;
+    }
+    if (this.#timing?.admits !== undefined) {
+      queues.admits = (command) => this.#timing!.admits!(command, clock.now());
     }
     queues.onError = (command) =>
       namespace.health.noteError(command, namespace.blockSize);
@@ -174,11 +178,30 @@ export class NvmeController {
   }
 
   /**
-   * Calls `fn` when the `count`-th write command from now on has been fetched and is
-   * under way; 0 takes it back. Writes are Write, Write Zeroes, Zone Append and Copy.
+   * What has happened so far that the result of a loss of power depends on: commands
+   * fetched, pieces landed, commands ended.
    */
-  afterWrites(count: number, fn: () => void): void {
-    this.#io.afterWrites(count, fn);
+  get events(): number {
+    return this.#queues.events;
+  }
+
+  /**
+   * Calls `stop` when there have been `event` events; 0 takes it back.
+   *
+   * @param stop Answers whether it has taken the power away.
+   */
+  atEvent(event: number, stop: () => boolean): void {
+    this.#queues.stopAt(event, stop);
+  }
+
+  /**
+   * Calls `stop` when the `count`-th write command from now on has been fetched and is
+   * under way; 0 takes it back. Writes are Write, Write Zeroes, Zone Append and Copy.
+   *
+   * @param stop Answers whether it has taken the power away.
+   */
+  afterWrites(count: number, stop: () => boolean): void {
+    this.#io.afterWrites(count, stop);
   }
 
   /** Commands on I/O queues that have been fetched and are not done.
@@ -285,7 +308,8 @@ export class NvmeController {
    * @param options `checkCutOptions` has nothing against them.
    */
   powerCut(options: CutOptions): CutReport {
-    const report = this.namespace.store.cut(this.inFlight(), options);
+    const { store } = this.namespace;
+    const report = store.cut(this.inFlight(), this.events, options);
     this.powerOff();
     return report;
   }
@@ -302,13 +326,23 @@ export class NvmeController {
   ): { controller: NvmeController; report: CutReport } | null {
     const { namespace } = this;
     const zones = namespace.zones?.clone(() => {}) ?? null;
-    const left = namespace.store.fork(this.inFlight(), options, zones);
+    const left = namespace.store.fork(
+      this.inFlight(),
+      this.events,
+      options,
+      zones,
+    );
     if (left === null) return null;
     zones?.powerUp();
     const { media, faults, report } = left;
-    const fork = { faults, zones };
-    const made = { ...this.#options, media, fork };
-    made.logicalBlockSize = namespace.blockSize;
+    const { nsattr } = namespace.identity;
+    const made: ControllerOptions = {
+      ...this.#options,
+      media,
+      logicalBlockSize: namespace.blockSize,
+      namespace: { ...this.#options.namespace, nsattr },
+      fork: { faults, zones },
+    };
     return { controller: new NvmeController(this.#clock, made), report };
   }
 

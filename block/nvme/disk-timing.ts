@@ -20,11 +20,12 @@ import {
   NVME_CMD_VERIFY,
   NVME_CMD_WRITE,
   NVME_CMD_WRITE_ZEROES,
+  NVME_CMD_ZONE_APPEND,
   NVME_CMD_ZONE_MGMT_SEND,
   NVME_ZONE_FINISH,
   NVME_ZONE_RESET,
 } from "./nvme.ts";
-import { Backlog, Due, Progress, Waiter } from "./pending.ts";
+import { Due, Intake, Waiter } from "./pending.ts";
 import type { TimedCommand, Timing, TimingContext } from "./timing.ts";
 
 /** Most bytes that the cache writes in one access. */
@@ -95,7 +96,8 @@ export class Geometry {
     const share = pos / this.#size;
     if (slope === 0) return share;
     // The integral of the rate over the radius is the share of the bytes.
-    return (outer - Math.sqrt(outer ** 2 - slope * share * (outer + inner))) /
+    return (outer -
+      Math.sqrt(outer * outer - slope * share * (outer + inner))) /
       slope;
   }
 
@@ -209,12 +211,11 @@ class DiskCache {
   #ahead = new DirtyHeap();
   #behind = new DirtyHeap();
   #at = 0;
-  /** How many ranges hold each page; null where none does. */
-  readonly #pages: (Uint16Array | null)[];
+  /** How many ranges hold each page, by piece of the table. */
+  readonly #pages = new Map<number, Uint16Array>();
 
-  constructor(bytes: number, size: number) {
+  constructor(bytes: number) {
     this.room = bytes;
-    this.#pages = new Array(Math.ceil(size / (PAGE * CHUNK))).fill(null);
   }
 
   get count(): number {
@@ -254,17 +255,20 @@ class DiskCache {
   /** Whether all of a range is here. */
   holds(pos: number, len: number): boolean {
     for (let page = Math.floor(pos / PAGE); page * PAGE < pos + len; page++) {
-      const chunk = this.#pages[Math.floor(page / CHUNK)]!;
-      if (chunk === null || chunk[page % CHUNK] === 0) return false;
+      const chunk = this.#pages.get(Math.floor(page / CHUNK));
+      if (chunk === undefined || chunk[page % CHUNK] === 0) return false;
     }
     return true;
   }
 
   #mark(pos: number, len: number, by: number): void {
     for (let page = Math.floor(pos / PAGE); page * PAGE < pos + len; page++) {
-      const chunk = this.#pages[Math.floor(page / CHUNK)] ??= new Uint16Array(
-        CHUNK,
-      );
+      const index = Math.floor(page / CHUNK);
+      let chunk = this.#pages.get(index);
+      if (chunk === undefined) {
+        chunk = new Uint16Array(CHUNK);
+        this.#pages.set(index, chunk);
+      }
       chunk[page % CHUNK]! += by;
     }
   }
@@ -277,7 +281,7 @@ export class DiskTiming implements Timing {
   readonly #geometry: Geometry;
   readonly #due: Due;
   readonly #cache: DiskCache;
-  readonly #backlog: Backlog;
+  readonly #intake: Intake;
   /** For the arm, in the order in which they came. */
   #queue: Access[] = [];
   #current: Access | null = null;
@@ -305,22 +309,31 @@ export class DiskTiming implements Timing {
     this.#ctx = ctx;
     this.#geometry = new Geometry(params, ctx.size);
     this.#due = new Due(ctx);
-    this.#cache = new DiskCache(params.cache, ctx.size);
-    this.#backlog = new Backlog((command) => this.#begin(command));
+    this.#cache = new DiskCache(params.cache);
+    this.#intake = new Intake(
+      ctx,
+      (command) => this.#begin(command),
+      () => this.#kick(),
+    );
+  }
+
+  /** See {@linkcode Timing.admits}. */
+  admits(command: TimedCommand, now: number): boolean {
+    if (!this.#caches(command)) return true;
+    this.#advance(now);
+    return this.#intake.admits(command.qid, this.#cache.room < command.len);
   }
 
   /** See {@linkcode Timing.start}. */
   start(command: TimedCommand, now: number): void {
     this.#advance(now);
-    if (!this.#backlog.joins(command) && !this.#begin(command)) {
-      this.#backlog.hold(command, new Progress());
-    }
+    this.#intake.start(command);
     this.#kick();
   }
 
   /** See {@linkcode Timing.abort}. */
   abort(command: TimedCommand): boolean {
-    if (this.#due.abort(command) || this.#backlog.abort(command)) return true;
+    if (this.#due.abort(command) || this.#intake.abort(command)) return true;
     const at = this.#queue.findIndex((a) => a.command === command);
     if (at >= 0) {
       this.#queue.splice(at, 1);
@@ -337,7 +350,7 @@ export class DiskTiming implements Timing {
   /** See {@linkcode Timing.reset}. */
   reset(): void {
     this.#due.clear();
-    this.#backlog.clear();
+    this.#intake.clear();
     this.#queue = [];
     this.#current = null;
     this.#flushes.length = 0;
@@ -357,6 +370,7 @@ export class DiskTiming implements Timing {
         else this.#queue.push(new Access(command, this.#now));
         return true;
       case NVME_CMD_WRITE:
+      case NVME_CMD_ZONE_APPEND:
         return this.#write(command, ready);
       case NVME_CMD_WRITE_ZEROES:
       case NVME_CMD_COPY:
@@ -385,8 +399,8 @@ export class DiskTiming implements Timing {
   }
 
   #write(command: TimedCommand, ready: number): boolean {
-    const { at, len, fua } = command;
-    if (fua || len > this.#p.cache) {
+    const { at, len } = command;
+    if (!this.#caches(command)) {
       this.#queue.push(new Access(command, this.#now));
       return true;
     }
@@ -395,6 +409,12 @@ export class DiskTiming implements Timing {
     this.#cache.add(at, len, ++this.#stamp);
     this.#pass(command, ready);
     return true;
+  }
+
+  /** Whether a command goes to the cache. */
+  #caches({ opcode, fua, len }: TimedCommand): boolean {
+    const writes = opcode === NVME_CMD_WRITE || opcode === NVME_CMD_ZONE_APPEND;
+    return writes && !fua && len <= this.#p.cache;
   }
 
   #flush(command: TimedCommand, ready: number): void {
@@ -430,7 +450,7 @@ export class DiskTiming implements Timing {
   }
 
   #mustDrain(): boolean {
-    return !this.#backlog.empty || this.#flushes.length > 0;
+    return this.#intake.waiting || this.#flushes.length > 0;
   }
 
   #arm(): void {
@@ -566,7 +586,7 @@ export class DiskTiming implements Timing {
     this.#cache.written(items);
     this.#dirtySince = this.#free;
     for (const waiter of [...this.#flushes]) this.#flushed(waiter, items);
-    this.#backlog.release();
+    this.#intake.room();
   }
 
   #flushed(waiter: Waiter, items: Dirty[]): void {
@@ -580,5 +600,5 @@ export class DiskTiming implements Timing {
 function isWrite(command: TimedCommand): boolean {
   const { opcode } = command;
   return opcode === NVME_CMD_WRITE || opcode === NVME_CMD_WRITE_ZEROES ||
-    opcode === NVME_CMD_COPY;
+    opcode === NVME_CMD_ZONE_APPEND || opcode === NVME_CMD_COPY;
 }

@@ -240,7 +240,7 @@ export class FaultPlan {
     return this.#rules.map(({ fault }) => fault);
   }
 
-  /** Tells which device it is that suffers; the store does.
+  /** Tells which device it is that suffers; the namespace does.
    * @internal */
   attach(device: FaultDevice): void {
     this.#device = device;

@@ -5,7 +5,7 @@
  * A read's parts are booked when it comes, and the end of the last is its time. A
  * write is done when it is in the buffer; units of the buffer are programmed as
  * the dies get to them, and a unit's room comes back when its program ends. A write
- * that finds no room is not taken from its queue.
+ * that finds no room is left in its queue, and what comes after it too.
  *
  * @module
  */
@@ -24,8 +24,11 @@ import {
   NVME_CMD_VERIFY,
   NVME_CMD_WRITE,
   NVME_CMD_WRITE_ZEROES,
+  NVME_CMD_ZONE_APPEND,
+  NVME_CMD_ZONE_MGMT_SEND,
+  NVME_ZONE_RESET,
 } from "./nvme.ts";
-import { Backlog, Due, Progress, Waiter } from "./pending.ts";
+import { Due, Intake, type Progress, Waiter } from "./pending.ts";
 import type { TimedCommand, Timing, TimingContext } from "./timing.ts";
 
 const KiB4 = 4096;
@@ -104,7 +107,7 @@ export class FlashTiming implements Timing, DieOwner, FtlOwner {
   readonly #dies: DieArray;
   readonly #ftl: Ftl;
   readonly #due: Due;
-  readonly #backlog: Backlog;
+  readonly #intake: Intake;
   readonly #pcieRead = new Lane();
   readonly #pcieWrite = new Lane();
   readonly #perCommand: number;
@@ -118,8 +121,6 @@ export class FlashTiming implements Timing, DieOwner, FtlOwner {
   readonly #buffered = new Map<number, DieOp>();
   /** All of them. */
   readonly #programs = new Set<DieOp>();
-  /** For the next command that may be held up. */
-  #progress = new Progress();
   /** Model time: of what happens now. */
   #now = 0;
   #eraseDebt = 0;
@@ -151,8 +152,10 @@ export class FlashTiming implements Timing, DieOwner, FtlOwner {
     if (!Number.isInteger(params.flash.oneShot / this.#ftl.pageBytes)) {
       throw new FsError(EINVAL, `Cannot map ${ctx.size} bytes in small units`);
     }
-    this.#backlog = new Backlog((command, progress) =>
-      this.#begin(command, progress)
+    this.#intake = new Intake(
+      ctx,
+      (command, progress) => this.#begin(command, progress),
+      (on) => on ? this.#dies.hold() : this.#dies.unhold(),
     );
     this.#perCommand = params.firmwareKiops > 0
       ? Math.round(1e6 / params.firmwareKiops)
@@ -165,26 +168,28 @@ export class FlashTiming implements Timing, DieOwner, FtlOwner {
     return this.#ftl.written;
   }
 
+  /** See {@linkcode Timing.admits}. */
+  admits({ opcode, qid }: TimedCommand, now: number): boolean {
+    const fills = opcode === NVME_CMD_WRITE || opcode === NVME_CMD_COPY ||
+      opcode === NVME_CMD_ZONE_APPEND;
+    if (!fills && !this.#intake.waiting) return true;
+    this.#dies.advance(now);
+    const isFull = fills && this.#room < this.#ftl.pageBytes;
+    return this.#intake.admits(qid, isFull);
+  }
+
   /** See {@linkcode Timing.start}. */
   start(command: TimedCommand, now: number): void {
     this.#dies.advance(now);
     this.#now = now;
     this.#lastCommand = now;
     if (this.#ftl.canFold) this.#dies.wakeAt = now + FOLD_AFTER;
-    if (this.#backlog.joins(command)) return;
-    if (this.#begin(command, this.#progress)) return;
-    if (this.#backlog.empty) this.#dies.hold();
-    this.#backlog.hold(command, this.#progress);
-    this.#progress = new Progress();
+    this.#intake.start(command);
   }
 
   /** See {@linkcode Timing.abort}. */
   abort(command: TimedCommand): boolean {
-    if (this.#due.abort(command)) return true;
-    if (this.#backlog.abort(command)) {
-      if (this.#backlog.empty) this.#dies.unhold();
-      return true;
-    }
+    if (this.#due.abort(command) || this.#intake.abort(command)) return true;
     for (const op of this.#programs) {
       for (const waiter of op.waiters) {
         if (waiter.command !== command) continue;
@@ -199,7 +204,7 @@ export class FlashTiming implements Timing, DieOwner, FtlOwner {
   /** See {@linkcode Timing.reset}. */
   reset(): void {
     this.#due.clear();
-    this.#backlog.clear();
+    this.#intake.clear();
     for (const op of this.#programs) op.waiters.length = 0;
     this.#dies.unholdAll();
   }
@@ -213,6 +218,7 @@ export class FlashTiming implements Timing, DieOwner, FtlOwner {
         this.#end(command, this.#read(command.at, command.len));
         return true;
       case NVME_CMD_WRITE:
+      case NVME_CMD_ZONE_APPEND:
         return this.#write(command, progress, 0);
       case NVME_CMD_COPY:
         return this.#copy(command, progress);
@@ -223,6 +229,8 @@ export class FlashTiming implements Timing, DieOwner, FtlOwner {
       case NVME_CMD_WRITE_ZEROES:
         this.#deallocate(command);
         break;
+      case NVME_CMD_ZONE_MGMT_SEND:
+        if (command.action === NVME_ZONE_RESET) this.#emptyZone(command.zone);
     }
     this.#end(command, this.#fetch() + this.#p.firmwareWrite);
     return true;
@@ -430,6 +438,14 @@ export class FlashTiming implements Timing, DieOwner, FtlOwner {
     }
   }
 
+  /** A zone has been emptied, or all of them: -1. */
+  #emptyZone(zone: number): void {
+    const { size, zones } = this.#ctx;
+    if (zones === null || zone < 0) return this.#unmap(0, size);
+    const at = zone * zones.zoneSize;
+    this.#unmap(at, Math.min(zones.zoneSize, size - at));
+  }
+
   /** Only whole pages can be forgotten. */
   #unmap(at: number, len: number): void {
     const { pageBytes } = this.#ftl;
@@ -495,10 +511,7 @@ export class FlashTiming implements Timing, DieOwner, FtlOwner {
     } else this.#moves--;
     if (time - this.#lastCommand >= FOLD_AFTER) this.wake(time);
     for (const waiter of op.waiters) this.#unitDone(waiter);
-    if (!this.#backlog.empty && this.#room > 0) {
-      this.#backlog.release();
-      if (this.#backlog.empty) this.#dies.unhold();
-    }
+    this.#intake.room();
   }
 
   #unitDone(waiter: Waiter): void {

@@ -12,7 +12,6 @@
 
 import type { NvmeController } from "./controller.ts";
 import {
-  memoryOf,
   type NvmePassthru,
   type NvmeResult,
   setupPassthru,
@@ -34,6 +33,7 @@ import {
   NVME_ADMIN_GET_LOG_PAGE,
   NVME_ADMIN_IDENTIFY,
   NVME_ADMIN_SET_FEATURES,
+  NVME_CC_CSS_CSI,
   NVME_CC_ENABLE,
   NVME_CC_IOCQES,
   NVME_CC_IOSQES,
@@ -58,8 +58,12 @@ import {
   NVME_SC_SUCCESS,
   SQE_WORDS,
 } from "./nvme.ts";
-import type { HostMemory, SubmissionQueue } from "./queue.ts";
-import type { CompletionQueue } from "./queue.ts";
+import {
+  bufferMemory,
+  type CompletionQueue,
+  type HostMemory,
+  type SubmissionQueue,
+} from "./queue.ts";
 
 /** Entries of the admin queue (kernel: `NVME_AQ_DEPTH`). */
 const ENTRIES = 32;
@@ -98,7 +102,8 @@ export class NvmeAdmin {
     const { sq, cq } = this.#rings;
     controller.setAdminQueues(sq, cq);
     controller.setInterrupt(0, () => this.#interrupt());
-    const cc = NVME_CC_ENABLE | NVME_CC_IOSQES | NVME_CC_IOCQES;
+    const cc = NVME_CC_ENABLE | NVME_CC_CSS_CSI | NVME_CC_IOSQES |
+      NVME_CC_IOCQES;
     controller.writeRegister(NVME_REG_CC, cc);
     return (controller.readRegister(NVME_REG_CSTS) & NVME_CSTS_RDY) !== 0;
   }
@@ -203,7 +208,7 @@ function hasAppend(admin: NvmeAdmin): boolean {
     nsid: NVME_NSID_ALL,
     cdw10: NVME_LOG_CMD_EFFECTS | (log.length / 4 - 1) << 16,
     cdw14: NVME_CSI_ZNS << 24,
-  }, memoryOf(log));
+  }, bufferMemory(log));
   // I/O commands follow 256 admin ones; four bytes of effects each.
   const at = 4 * (256 + NVME_CMD_ZONE_APPEND);
   return status === NVME_SC_SUCCESS && (log[at]! & 1) !== 0;
@@ -222,7 +227,7 @@ function identify(
       : NVME_NSID,
     cdw10: cns,
     cdw11: csi << 24,
-  }, memoryOf(data));
+  }, bufferMemory(data));
   return status === NVME_SC_SUCCESS ? data : null;
 }
 

@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Bio, BioVec } from "../bio.ts";
+import type { Bio } from "../bio.ts";
 import type { Request } from "../blk-mq.ts";
 import {
   BLK_STS_INVAL,
@@ -93,7 +93,7 @@ import {
   NVME_ZONE_SELECT_ALL,
   SQE_WORDS,
 } from "./nvme.ts";
-import type { HostMemory } from "./queue.ts";
+import { bufferMemory, type HostMemory } from "./queue.ts";
 
 /** How often a command is sent again (kernel: `nvme_max_retries`). */
 export const NVME_MAX_RETRIES = 5;
@@ -204,8 +204,7 @@ export class PassthruCommand implements NvmeResult {
  * @param sq Submission entries.
  * @param at First word of the entry.
  * @returns `BLK_STS_OK`; INVAL for an atomic write that is larger than the unit or
- *   crosses a boundary; IOERR for a discard of other ranges than were counted;
- *   NOTSUPP for an operation that has no command.
+ *   crosses a boundary; IOERR, with a warning, for an operation that has no command.
  */
 export function nvmeSetupCmd(
   sq: Uint32Array,
@@ -391,7 +390,7 @@ export function nvmeMapData(
 ): HostMemory | null {
   const { bio } = rq;
   if (bio === null || (rq.opf & REQ_OP_MASK) !== REQ_OP_DISCARD) return bio;
-  return memoryOf(discardRanges(rq, blockSize));
+  return bufferMemory(discardRanges(rq, blockSize));
 }
 
 function discardRanges(rq: Request, blockSize: number): Uint8Array {
@@ -406,12 +405,6 @@ function discardRanges(rq: Request, blockSize: number): Uint8Array {
     at += NVME_DSM_RANGE_SIZE;
   }
   return data;
-}
-
-/** A buffer as a command's memory. */
-export function memoryOf(data: Uint8Array): HostMemory {
-  const vecs: BioVec[] = [{ data, offset: 0, len: data.length }];
-  return { vecs, vecIndex: 0, vecDone: 0, size: data.length, next: null };
 }
 
 /** Block status of a command's status (kernel: `nvme_error_status`). */

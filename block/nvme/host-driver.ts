@@ -91,6 +91,8 @@ export class NvmeDriver implements BlkMqOps, NvmeQueueOwner {
   /** Retry delays that a status may select, nanoseconds. */
   #retryDelays: number[] = [];
   #state: NvmeState = "dead";
+  /** How often it has been given up. */
+  #stops = 0;
 
   /**
    * A driver that has not started.
@@ -244,6 +246,8 @@ export class NvmeDriver implements BlkMqOps, NvmeQueueOwner {
   reset(): void {
     if (this.#state !== "live") return;
     for (const queue of this.#queues) queue.poll();
+    // Whoever was told of a completion may have closed it, or cut its power.
+    if (this.#state !== "live") return;
     const taken = this.#takeAll();
     if (this.start() === null) this.stop("dead");
     this.#cancel(taken);
@@ -256,6 +260,7 @@ export class NvmeDriver implements BlkMqOps, NvmeQueueOwner {
    */
   stop(state: "dead" | "closed"): void {
     this.#state = state;
+    this.#stops++;
     if (state === "dead") blkMarkDiskDead(this.queue);
     const taken = this.#takeAll();
     // What waits to be sent again was under way: it must not reach a device that
@@ -274,8 +279,13 @@ export class NvmeDriver implements BlkMqOps, NvmeQueueOwner {
     );
   }
 
+  /** Ends requests that were under way, or has them sent again. Whoever is told of the
+   * first may take the power away and bring it back: the rest must not reach a device
+   * that they were not sent to. */
   #cancel(taken: Taken[]): void {
+    const stops = this.#state === "live" ? this.#stops : -1;
     for (const [queue, rq] of taken) {
+      if (this.#stops !== stops) queue.retries[rq.tag] = LOST;
       this.complete(queue, rq, NVME_SC_HOST_ABORTED_CMD, 0, 0);
     }
   }

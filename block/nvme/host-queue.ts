@@ -205,6 +205,14 @@ export class NvmeQueue {
   poll(): number {
     const outer = this.#reaping;
     this.#reaping = true;
+    try {
+      return this.#reap();
+    } finally {
+      this.#reaping = outer;
+    }
+  }
+
+  #reap(): number {
     let found = 0;
     for (let before = -1; before !== found;) {
       before = found;
@@ -216,7 +224,6 @@ export class NvmeQueue {
       // The room that this gives may bring what the controller had held back.
       if (before !== found) this.rings.ringCq(this.#owner.controller);
     }
-    this.#reaping = outer;
     return found;
   }
 

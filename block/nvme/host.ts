@@ -49,7 +49,6 @@ import type { NvmeController } from "./controller.ts";
 import type { FaultPlan } from "./faults.ts";
 import {
   checkPassthru,
-  memoryOf,
   type NvmePassthru,
   type NvmeResult,
   PassthruCommand,
@@ -60,9 +59,6 @@ import { nvmeReportZones } from "./host-zns.ts";
 import { NVME_NS_ATTR_RO } from "./identify.ts";
 import {
   NVME_ADMIN_FORMAT_NVM,
-  NVME_CC_ENABLE,
-  NVME_CC_IOCQES,
-  NVME_CC_IOSQES,
   NVME_CC_SHN_NORMAL,
   NVME_REG_CC,
   NVME_SC_HOST_PATH_ERROR,
@@ -75,6 +71,7 @@ import {
   type CutReport,
   type TearMode,
 } from "./power-cut.ts";
+import { bufferMemory } from "./queue.ts";
 
 /** An NVMe namespace as a block device, with the controller that it belongs to. */
 export class NvmeDevice extends BlockDevice {
@@ -232,7 +229,7 @@ export class NvmeDevice extends BlockDevice {
     const { opcode, data } = command;
     const result = new PassthruCommand(command);
     const done = new Completion();
-    const memory = data === undefined ? null : memoryOf(data);
+    const memory = data === undefined ? null : bufferMemory(data);
     const sent = this.#driver.admin.submit(command, memory, (ended) => {
       result.status = ended.status;
       result.result = ended.result;
@@ -271,8 +268,8 @@ export class NvmeDevice extends BlockDevice {
   }
 
   /**
-   * The power goes, now: bios under way end with IOERR, and so do all that come, until {@linkcode NvmeDevice.powerOn}. Whoever had
-   * claimed the device has lost it.
+   * The power goes, now: bios under way end with IOERR, and so do all that come, until
+   * {@linkcode NvmeDevice.powerOn}. Whoever had claimed the device has lost it.
    *
    * @returns What persisted of what might have: seed, event and bitmap name the state.
    * @throws {FsError} EINVAL, naming the option that cannot be; ENODEV if the device
@@ -309,8 +306,47 @@ export class NvmeDevice extends BlockDevice {
     this.#checkLive("cut the power");
     this.#cancelCut();
     return new Promise((resolve) => {
-      this.controller.afterWrites(n, () => resolve(this.#cut(options)));
+      this.controller.afterWrites(n, () => {
+        resolve(this.#cut(options));
+        return true;
+      });
     });
+  }
+
+  /**
+   * Lets the power go at an event that is to come: with seed, event and bitmap of a
+   * report, a run that is the same until then leaves the same blocks. A later call,
+   * and any other loss of the device, takes its place.
+   *
+   * @param event Number, above {@linkcode NvmeDevice.events}.
+   * @returns What persisted, once that has happened; it may never.
+   * @throws {FsError} As {@linkcode NvmeDevice.powerCut}.
+   */
+  powerCutAtEvent(
+    event: number,
+    options: CutOptions = {},
+  ): Promise<CutReport> {
+    checkCutOptions(options);
+    this.#checkLive("cut the power");
+    if (!(Number.isSafeInteger(event) && event > this.events)) {
+      throw new FsError(
+        EINVAL,
+        `Cannot cut the power at event ${show(event)}, there have been ` +
+          `${this.events}`,
+      );
+    }
+    this.#cancelCut();
+    return new Promise((resolve) => {
+      this.controller.atEvent(event, () => {
+        resolve(this.#cut(options));
+        return true;
+      });
+    });
+  }
+
+  /** Events so far: commands fetched and ended, admin commands' ends among them. */
+  get events(): number {
+    return this.controller.events;
   }
 
   /**
@@ -324,18 +360,20 @@ export class NvmeDevice extends BlockDevice {
   powerCutAt(time: number, options: CutOptions = {}): Promise<CutReport> {
     checkCutOptions(options);
     this.#checkLive("cut the power");
-    this.#cancelCut();
     const { promise, resolve } = Promise.withResolvers<CutReport>();
-    this.#cutEvent = this.clock.at(time, () => {
+    const event = this.clock.at(time, () => {
       this.#cutEvent = 0;
       resolve(this.#cut(options));
     }, undefined);
+    this.#cancelCut();
+    this.#cutEvent = event;
     return promise;
   }
 
-  /** Takes back what {@linkcode powerCutAt} or {@linkcode powerCutAfterWrites} began. */
+  /** Takes back a loss of power that is to come. */
   #cancelCut(): void {
-    this.controller.afterWrites(0, () => {});
+    this.controller.afterWrites(0, () => false);
+    this.controller.atEvent(0, () => false);
     this.clock.cancel(this.#cutEvent);
     this.#cutEvent = 0;
   }
@@ -423,7 +461,7 @@ export class NvmeDevice extends BlockDevice {
     if (state === "closed") return;
     this.#cancelCut();
     if (state === "live") {
-      const cc = NVME_CC_ENABLE | NVME_CC_IOSQES | NVME_CC_IOCQES;
+      const cc = this.controller.readRegister(NVME_REG_CC);
       this.controller.writeRegister(NVME_REG_CC, cc | NVME_CC_SHN_NORMAL);
     }
     this.controller.media.close();

@@ -51,7 +51,12 @@ import {
   NVME_WZ_DEAC,
   NVME_ZONE_SELECT_ALL,
 } from "./nvme.ts";
-import { type HostMemory, readMemory, writeMemory } from "./queue.ts";
+import {
+  bufferMemory,
+  type HostMemory,
+  readMemory,
+  writeMemory,
+} from "./queue.ts";
 import { type CommandSet, type Queues, UNDER_WAY } from "./queues.ts";
 import type { Timing } from "./timing.ts";
 
@@ -68,9 +73,9 @@ export class IoCommands implements CommandSet {
   readonly #queues: Queues;
   readonly #ns: Namespace;
   #timing: Timing | null = null;
-  /** Write commands to come before `#afterWrites` is called; 0 for never. */
+  /** Write commands to come before `#stop` is called; 0 for never. */
   #writesLeft = 0;
-  #afterWrites: () => void = () => {};
+  #stop: () => boolean = () => false;
 
   /**
    * Commands to a namespace.
@@ -105,26 +110,28 @@ export class IoCommands implements CommandSet {
   start(command: Command): number {
     const status = this.#begin(command);
     if (status !== NVME_SC_SUCCESS) return status | NVME_STATUS_DNR;
-    if (this.#writesLeft > 0 && isWrite(command.opcode)) {
-      const { stamp } = command;
-      this.#countWrite();
-      // The power may have gone, and the record be another command's by now.
-      if (!command.active || command.stamp !== stamp) return UNDER_WAY;
-    }
+    if (this.#fetched(command)) return UNDER_WAY;
     const timing = this.#timing;
     if (timing === null) return this.#carryOut(command);
     timing.start(command, this.#clock.now());
     return UNDER_WAY;
   }
 
-  /** Calls `fn` when the `count`-th write command from now on is under way. */
-  afterWrites(count: number, fn: () => void): void {
+  /**
+   * Calls `stop` when the `count`-th write command from now on is under way; 0 for
+   * never. See {@linkcode Queues.stopAt}.
+   */
+  afterWrites(count: number, stop: () => boolean): void {
     this.#writesLeft = count;
-    this.#afterWrites = fn;
+    this.#stop = stop;
   }
 
-  #countWrite(): void {
-    if (--this.#writesLeft === 0) this.#afterWrites();
+  /** A command is under way. @returns Whether the power has gone: its record may be
+   * another command's. */
+  #fetched({ opcode }: Command): boolean {
+    const counts = this.#writesLeft > 0 && isWrite(opcode);
+    if (this.#queues.note()) return true;
+    return counts && --this.#writesLeft === 0 && this.#stop();
   }
 
   startFused(first: Command): number {
@@ -135,9 +142,10 @@ export class IoCommands implements CommandSet {
     if (status !== NVME_SC_SUCCESS) return status | NVME_STATUS_DNR;
     status = this.#begin(write);
     if (status !== NVME_SC_SUCCESS) {
-      this.#queues.end(first, NVME_SC_FUSED_FAIL);
-      this.#queues.end(write, status | NVME_STATUS_DNR);
-    } else if (this.#timing === null) this.#carryOutFused(write);
+      const failed = status | NVME_STATUS_DNR;
+      this.#queues.endPair(first, NVME_SC_FUSED_FAIL, write, failed);
+    } else if (this.#fetched(write)) return UNDER_WAY;
+    else if (this.#timing === null) this.#carryOutFused(write);
     else this.#timing.start(first, this.#clock.now());
     return UNDER_WAY;
   }
@@ -415,7 +423,9 @@ export class IoCommands implements CommandSet {
         return ns.wrote(at, len, store.uncorrectable(command));
       case NVME_CMD_COMPARE:
         health.countRead(len);
-        return store.compare(at, len, memoryOf(command));
+        return ns.isUnwritten(at, len)
+          ? NVME_SC_UNWRITTEN_BLOCK
+          : store.compare(at, len, memoryOf(command));
       case NVME_CMD_VERIFY:
         return ns.isUnwritten(at, len)
           ? NVME_SC_UNWRITTEN_BLOCK
@@ -433,7 +443,7 @@ export class IoCommands implements CommandSet {
 
   #read(command: Command): number {
     const ns = this.#ns;
-    if (ns.dulbe && ns.isUnwritten(command.at, command.len)) {
+    if (ns.isUnwritten(command.at, command.len)) {
       return NVME_SC_UNWRITTEN_BLOCK;
     }
     return ns.store.read(command, memoryOf(command));
@@ -535,17 +545,19 @@ export class IoCommands implements CommandSet {
     if (compared === UNDER_WAY) return;
     if (compared !== NVME_SC_SUCCESS) {
       if (isZoneWrite(write)) this.#ns.zones!.completeWrite(write, false);
-      return queues.endFused(first, compared);
+      return queues.endPair(first, compared, write, NVME_SC_FUSED_FAIL);
     }
     const written = this.#carryOut(write);
-    queues.end(first, NVME_SC_SUCCESS);
-    if (written !== UNDER_WAY) queues.end(write, written);
+    if (written === UNDER_WAY) queues.end(first, NVME_SC_SUCCESS);
+    else queues.endPair(first, NVME_SC_SUCCESS, write, written);
   }
 
   /** Lets a write land piece by piece, so that others can see it torn. */
   #tear(command: Command): number {
     command.landed = 0;
-    return this.#land(command);
+    const status = this.#land(command);
+    if (status === UNDER_WAY) this.#queues.note();
+    return status;
   }
 
   #land(command: Command): number {
@@ -568,6 +580,7 @@ export class IoCommands implements CommandSet {
       action,
       ranges: null,
       memory: data,
+      partner: null,
     }, data);
     if (status !== NVME_SC_SUCCESS) return status;
     ns.wrote(at + landed, n, status);
@@ -584,7 +597,10 @@ export class IoCommands implements CommandSet {
     // Nothing lands in a zone that has been emptied meanwhile.
     let status = zones === null ? NVME_SC_SUCCESS : zones.checkWrite(command);
     if (status === NVME_SC_SUCCESS) status = this.#land(command);
-    if (status === UNDER_WAY) return;
+    if (status === UNDER_WAY) {
+      this.#queues.note();
+      return;
+    }
     if (zones !== null && isZoneWrite(command)) {
       zones.completeWrite(command, status === NVME_SC_SUCCESS);
     }
@@ -599,12 +615,6 @@ const TEAR_STEP = 1 * USEC;
 function memoryOf(command: Command): HostMemory | null {
   const { memory } = command;
   return memory === null || !("vecs" in memory) ? null : memory;
-}
-
-/** A buffer of the device's own as the memory of a command. */
-function bufferMemory(data: Uint8Array): HostMemory {
-  const vecs = [{ data, offset: 0, len: data.length }];
-  return { vecs, vecIndex: 0, vecDone: 0, size: data.length, next: null };
 }
 
 /** Whether a command writes blocks. */

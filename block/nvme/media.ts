@@ -28,6 +28,12 @@ export interface Media {
   /** Bytes. */
   readonly size: number;
   /**
+   * Whether nothing has been written to it, ever. Media does not keep the state of
+   * zones, so a device that begins with empty ones takes only what is blank; absent if
+   * that need not be asked.
+   */
+  readonly blank?: boolean;
+  /**
    * Copies `[at, at + len)` to `data` at `offset`.
    *
    * @returns 0 or -EIO.
@@ -56,8 +62,8 @@ export interface Media {
 
 /** Bytes that are allocated, and copied for a fork, together. */
 const CHUNK = 65536;
-/** Chunks of one table. */
-const TABLE = 1024;
+/** Chunks of one table: 1 GiB, so that no size makes too many tables. */
+const TABLE = 16384;
 
 /** Whose memory may be changed: media that was forked, and the fork, own nothing at first. */
 class Owner {}
@@ -123,6 +129,12 @@ export class MemoryMedia implements Media {
     media.#below = below;
     below.forked(media, true);
     return media;
+  }
+
+  /** Whether nothing has been written to it, ever. */
+  get blank(): boolean {
+    return this.#below === null &&
+      this.#tables.every((table) => table === null);
   }
 
   /** Bytes allocated, those included that forks share. */
@@ -275,6 +287,11 @@ export interface FileMediaOptions {
 export class FileMedia implements Media {
   /** Bytes. */
   readonly size: number;
+  /** Whether the image has been made just now, and nothing has been written to it. */
+  get blank(): boolean {
+    return this.#blank;
+  }
+  #blank: boolean;
   readonly #file: Deno.FsFile;
   readonly #buffer = new Uint8Array(CHUNK);
   readonly #zeroes = new Uint8Array(CHUNK);
@@ -286,6 +303,7 @@ export class FileMedia implements Media {
   private constructor(file: Deno.FsFile, size: number, isNew: boolean) {
     this.#file = file;
     this.size = size;
+    this.#blank = isNew;
     const chunks = Math.ceil(size / CHUNK);
     this.#touched = new Uint32Array(bitmapWords(chunks));
     if (!isNew) bitmapSet(this.#touched, 0, chunks);
@@ -308,7 +326,8 @@ export class FileMedia implements Media {
     const { size, create = true } = options;
     const [file, made] = openImage(path, create && size !== undefined);
     try {
-      return new FileMedia(file, sizeImage(file, path, size), made);
+      const isNew = file.statSync().size === 0;
+      return new FileMedia(file, sizeImage(file, path, size), isNew);
     } catch (e) {
       file.close();
       if (made) Deno.removeSync(path);
@@ -333,6 +352,7 @@ export class FileMedia implements Media {
   }
 
   write(at: number, data: Uint8Array, offset: number, len: number): number {
+    this.#blank = false;
     this.#preserve(at, len);
     const first = Math.floor(at / CHUNK);
     const count = Math.floor((at + len - 1) / CHUNK) - first + 1;

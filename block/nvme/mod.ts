@@ -138,7 +138,11 @@ export interface NvmeOptions {
   depth?: number;
   /** Whether completed writes are volatile until a flush; as the preset's if absent. */
   writeCache?: boolean;
-  /** Zones; true for the usual ones. As the preset's if absent. */
+  /**
+   * Zones; true for the usual ones. As the preset's if absent. They begin empty: their
+   * state is the device's and lasts as long as that, over any loss of power. Media that
+   * has been written to, an old image for instance, is refused.
+   */
   zoned?: boolean | NvmeZonedOptions;
   /** Atomic units; the preset's if absent. */
   atomics?: NvmeAtomics;
@@ -185,6 +189,9 @@ export function createNvme(
   const atomics = atomicsOf(options.atomics);
   const size = sizeOf(options, logicalBlockSize);
   const zones = zonesOf(options.zoned, preset, size, logicalBlockSize);
+  if (zones !== null && options.media?.blank === false) {
+    refuse("zones begin empty, and the media has been written to");
+  }
   const controller = new NvmeController(clock, {
     preset,
     media: options.media ?? new MemoryMedia(size),

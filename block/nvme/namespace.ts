@@ -5,6 +5,7 @@
  * @module
  */
 
+import { EINVAL } from "../../lib/errno.ts";
 import { Allocation } from "./allocation.ts";
 import type { Command } from "./command.ts";
 import { FaultPlan } from "./faults.ts";
@@ -22,6 +23,7 @@ import {
 import type { Media } from "./media.ts";
 import {
   NVME_SC_INVALID_FORMAT,
+  NVME_SC_NS_WRITE_PROTECTED,
   NVME_SC_SUCCESS,
   NVME_SC_WRITE_FAULT,
   NVME_ZONE_RESET,
@@ -124,6 +126,10 @@ export class Namespace {
     const tracks = (identity.nsfeat & NVME_NS_FEAT_DULBE) !== 0;
     this.#allocation = tracks ? new Allocation() : null;
     this.#setFormat(identity.blockSize);
+    this.faults.attach({
+      readInto: (at, data) => this.store.readInto(at, data),
+      failZone: (zone, cond) => this.zones?.fail(zone, cond) ?? -EINVAL,
+    });
   }
 
   /** What it says of itself. */
@@ -241,9 +247,11 @@ export class Namespace {
   /**
    * Formats: all blocks are deallocated, and have `blockSize` bytes.
    *
-   * @returns A status.
+   * @returns A status: NS_WRITE_PROTECTED; INVALID_FORMAT if zones would not fit;
+   *   WRITE_FAULT.
    */
   format(blockSize: number): number {
+    if (this.writeProtected) return NVME_SC_NS_WRITE_PROTECTED;
     if (this.zones !== null && blockSize !== this.blockSize) {
       return NVME_SC_INVALID_FORMAT;
     }

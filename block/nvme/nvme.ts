@@ -41,6 +41,8 @@ export const NVME_REG_DBS = 0x1000;
 
 /** Enable (in CC). */
 export const NVME_CC_ENABLE = 1 << 0;
+/** All I/O command sets of the controller, not the NVM command set alone (in CC). */
+export const NVME_CC_CSS_CSI: number = 6 << 4;
 /** Where the arbitration mechanism lies in CC, 3 bits. */
 export const NVME_CC_AMS_SHIFT = 11;
 /** Round robin (in CC). */

@@ -68,39 +68,66 @@ class HeldQueue {
 export type Begin = (command: TimedCommand, progress: Progress) => boolean;
 
 /**
- * Submission queues that are held up: a write that finds no room is not taken
- * from its queue, and what comes after it in this queue waits too.
+ * How commands come into a model with a buffer. One that finds no room stays in its
+ * queue; one that finds room for a part of itself only waits here for the rest, and
+ * what comes after it in its queue waits too.
  */
-export class Backlog {
-  /** In the order in which they were held up. */
-  #queues: HeldQueue[] = [];
+export class Intake {
+  readonly #ctx: TimingContext;
   readonly #begin: Begin;
+  readonly #waits: (on: boolean) => void;
+  /** Queues whose first command is begun in part, in the order in which they were. */
+  #queues: HeldQueue[] = [];
+  /** Whether a command was left in its queue. */
+  #refused = false;
+  #waiting = false;
+  /** For the next command that may be held up. */
+  #progress = new Progress();
 
-  /** `begin` is tried again when there is room. */
-  constructor(begin: Begin) {
+  /**
+   * Nobody waits.
+   *
+   * @param begin Tried again when there is room.
+   * @param waits Told when somebody begins to wait for room, and when nobody does.
+   */
+  constructor(
+    ctx: TimingContext,
+    begin: Begin,
+    waits: (on: boolean) => void,
+  ) {
+    this.#ctx = ctx;
     this.#begin = begin;
+    this.#waits = waits;
   }
 
-  /** Whether no queue is held up. */
-  get empty(): boolean {
-    return this.#queues.length === 0;
+  /** Whether somebody waits for room. */
+  get waiting(): boolean {
+    return this.#waiting;
   }
 
-  /** Puts a command behind those of its queue, if that is held up. */
-  joins(command: TimedCommand): boolean {
-    if (this.#queues.length === 0) return false;
-    const queue = this.#queues.find((q) => q.qid === command.qid);
-    queue?.commands.push(command);
-    return queue !== undefined;
+  /** Whether a queue's next command can be taken. @param isFull If it needs room, and
+   * there is none. */
+  admits(qid: number, isFull: boolean): boolean {
+    if (!isFull && this.#find(qid) === undefined) return true;
+    this.#refused = true;
+    this.#look();
+    return false;
   }
 
-  /** Holds up the command's queue, with it in front. */
-  hold(command: TimedCommand, progress: Progress): void {
-    this.#queues.push(new HeldQueue(command, progress));
+  /** Begins a command, as far as there is room, or puts it behind those of its queue. */
+  start(command: TimedCommand): void {
+    const queue = this.#find(command.qid);
+    if (queue !== undefined) queue.commands.push(command);
+    else if (!this.#begin(command, this.#progress)) {
+      this.#queues.push(new HeldQueue(command, this.#progress));
+      this.#progress = new Progress();
+      this.#look();
+    }
   }
 
   /** There may be room: begins what can begin, a queue after the other. */
-  release(): void {
+  room(): void {
+    if (!this.#waiting) return;
     for (const queue of this.#queues) {
       const { commands } = queue;
       while (commands.length > 0 && this.#begin(commands[0]!, queue.progress)) {
@@ -108,7 +135,7 @@ export class Backlog {
         queue.progress = new Progress();
       }
     }
-    this.#forgetEmpty();
+    this.#offer();
   }
 
   /** Takes a command back; whether it was here. */
@@ -117,19 +144,37 @@ export class Backlog {
     if (queue === undefined) return false;
     if (queue.commands[0] === command) queue.progress = new Progress();
     queue.commands.splice(queue.commands.indexOf(command), 1);
-    this.#forgetEmpty();
+    this.#offer();
     return true;
   }
 
-  /** Takes all of them back. */
+  /** Takes all of them back; nobody is told. */
   clear(): void {
     this.#queues = [];
+    this.#refused = false;
+    this.#waiting = false;
   }
 
-  #forgetEmpty(): void {
-    if (this.#queues.some((q) => q.commands.length === 0)) {
-      this.#queues = this.#queues.filter((q) => q.commands.length > 0);
-    }
+  #find(qid: number): HeldQueue | undefined {
+    return this.#queues.length === 0
+      ? undefined
+      : this.#queues.find((queue) => queue.qid === qid);
+  }
+
+  /** Lets those that were left in their queues be offered again. */
+  #offer(): void {
+    this.#queues = this.#queues.filter((q) => q.commands.length > 0);
+    const refused = this.#refused;
+    this.#refused = false;
+    this.#look();
+    if (refused) this.#ctx.room();
+  }
+
+  #look(): void {
+    const waiting = this.#refused || this.#queues.length > 0;
+    if (waiting === this.#waiting) return;
+    this.#waiting = waiting;
+    this.#waits(waiting);
   }
 }
 

@@ -13,6 +13,7 @@ import {
   NVME_CMD_VERIFY,
   NVME_CMD_WRITE,
   NVME_CMD_WRITE_ZEROES,
+  NVME_CMD_ZONE_APPEND,
 } from "./nvme.ts";
 import { Due } from "./pending.ts";
 import type { TimedCommand, Timing, TimingContext } from "./timing.ts";
@@ -84,6 +85,7 @@ export class PmemTiming implements Timing {
         return this.#read(this.#now, at, len);
       case NVME_CMD_WRITE:
       case NVME_CMD_WRITE_ZEROES:
+      case NVME_CMD_ZONE_APPEND:
         return this.#write(this.#now, at, len);
       case NVME_CMD_COPY: {
         let t = this.#now;

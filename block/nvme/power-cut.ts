@@ -79,7 +79,7 @@ export interface CutFragment {
 export interface CutReport {
   /** The seed that was used; see {@linkcode CutOptions.seed}. */
   seed: number;
-  /** Commands that had been carried out. */
+  /** Number of the moment: events of the device until then, for `powerCutAtEvent`. */
   event: number;
   /** The fragments that persist, as a bitmap. */
   kept: Uint8Array;

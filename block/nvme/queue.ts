@@ -80,70 +80,104 @@ export class CompletionQueue {
   }
 }
 
-/**
- * Calls `piece` with each run of a command's memory, until one answers other than 0.
- *
- * @param len Bytes.
- * @returns What the last call answered; -1 if the memory is
- *   not there: it is shorter, or a buffer has been transferred or shrunk since the
- *   command was sent.
- */
-function walkMemory(
-  memory: HostMemory | null,
-  len: number,
-  piece: (data: Uint8Array, offset: number, len: number) => number,
-): number {
-  let left = len;
-  for (let m = memory; left > 0; m = m.next) {
-    if (m === null) return MEMORY_FAULT;
-    let room = Math.min(m.size, left);
-    let skip = m.vecDone;
-    for (let i = m.vecIndex; room > 0; i++) {
-      const vec = m.vecs[i];
-      if (vec === undefined) return MEMORY_FAULT;
-      const { data, offset } = vec;
-      if (offset + vec.len > data.length) return MEMORY_FAULT;
-      const n = Math.min(vec.len - skip, room);
-      const status = piece(data, offset + skip, n);
-      if (status !== 0) return status;
-      room -= n;
-      left -= n;
-      skip = 0;
-    }
-  }
-  return 0;
+/** A buffer as the memory of a command. */
+export function bufferMemory(data: Uint8Array): HostMemory {
+  const vecs: BioVec[] = [{ data, offset: 0, len: data.length }];
+  return { vecs, vecIndex: 0, vecDone: 0, size: data.length, next: null };
 }
 
-/** Host memory that is not there; not a status. */
-const MEMORY_FAULT: number = -1;
+/** Walks the host's memory, piece by piece; used again for each command. */
+export class MemoryPieces {
+  /** The piece's buffer. */
+  data: Uint8Array = new Uint8Array(0);
+  /** Where the piece begins in it. */
+  offset = 0;
+  /** Bytes of the piece. */
+  len = 0;
+  #memory: HostMemory | null = null;
+  #index = 0;
+  #skip = 0;
+  /** Bytes that are left: of this memory, and in all. */
+  #here = 0;
+  #left = 0;
+
+  /** Begins at the start of memory that has `len` bytes. */
+  begin(memory: HostMemory | null, len: number): void {
+    this.#left = len;
+    this.#enter(memory);
+  }
+
+  /** Goes to the next piece.
+   * @returns False if there is none. */
+  next(): boolean {
+    while (this.#left > 0) {
+      while (this.#memory !== null && this.#here === 0) {
+        this.#enter(this.#memory.next);
+      }
+      const vec = this.#memory?.vecs[this.#index++];
+      if (vec === undefined) return false;
+      const n = Math.min(vec.len - this.#skip, this.#here, this.#left);
+      this.data = vec.data;
+      this.offset = vec.offset + this.#skip;
+      this.len = n;
+      this.#skip = 0;
+      this.#here -= n;
+      this.#left -= n;
+      if (n > 0) return true;
+    }
+    return false;
+  }
+
+  /** Whether memory has `len` bytes that are there: a buffer may have been
+   * transferred or shrunk since the command was sent. */
+  cover(memory: HostMemory | null, len: number): boolean {
+    this.begin(memory, len);
+    while (this.next()) {
+      if (this.offset + this.len > this.data.length) return false;
+    }
+    return this.#left === 0;
+  }
+
+  #enter(memory: HostMemory | null): void {
+    this.#memory = memory;
+    if (memory === null) return;
+    this.#index = memory.vecIndex;
+    this.#skip = memory.vecDone;
+    this.#here = memory.size;
+  }
+}
 
 /**
  * Copies from a command's memory.
  *
- * @returns Whether there was as much as `to` takes.
+ * @returns Whether there was as much as `to` takes; if not, nothing is copied.
  */
 export function readMemory(memory: HostMemory | null, to: Uint8Array): boolean {
-  let done = 0;
-  return walkMemory(memory, to.length, (data, offset, len) => {
+  const pieces = new MemoryPieces();
+  if (!pieces.cover(memory, to.length)) return false;
+  pieces.begin(memory, to.length);
+  for (let done = 0; pieces.next(); done += pieces.len) {
+    const { data, offset, len } = pieces;
     to.set(data.subarray(offset, offset + len), done);
-    done += len;
-    return 0;
-  }) === 0;
+  }
+  return true;
 }
 
 /**
  * Copies to a command's memory.
  *
- * @returns Whether there was room for all of `from`.
+ * @returns Whether there was room for all of `from`; if not, nothing is copied.
  */
 export function writeMemory(
   memory: HostMemory | null,
   from: Uint8Array,
 ): boolean {
-  let done = 0;
-  return walkMemory(memory, from.length, (data, offset, len) => {
+  const pieces = new MemoryPieces();
+  if (!pieces.cover(memory, from.length)) return false;
+  pieces.begin(memory, from.length);
+  for (let done = 0; pieces.next(); done += pieces.len) {
+    const { data, offset, len } = pieces;
     data.set(from.subarray(done, done + len), offset);
-    done += len;
-    return 0;
-  }) === 0;
+  }
+  return true;
 }

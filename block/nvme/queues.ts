@@ -168,15 +168,27 @@ export class Queues {
    * that comes later, in another queue, need not wait for all of them.
    */
   firmwareFree: (() => number) | null = null;
+  /**
+   * Whether there is room for a command; null if always. One for which there is none
+   * stays in its queue, and so does what comes after it, until {@linkcode retry}.
+   */
+  admits: ((command: Command) => boolean) | null = null;
   readonly #clock: Clock;
   /** All commands ever made, and those of them that are idle. */
   readonly #commands: Command[] = [];
   readonly #idle: Command[] = [];
   #running = false;
+  /** How often all queues have been removed. */
+  #resets = 0;
+  #events = 0;
+  #stopAt = 0;
+  #stop: () => boolean = () => false;
   /** The queue that is being fetched from without arbitration. */
   #alone: SqState | null = null;
   /** When fetching goes on, if it waits. */
   #wait: EventId = 0;
+  /** Queues whose first command finds no room. */
+  readonly #stalled = new Set<SqState>();
 
   /**
    * No queues.
@@ -187,6 +199,30 @@ export class Queues {
   constructor(clock: Clock, vectors: number) {
     this.#clock = clock;
     this.interrupts = new Interrupts(clock, vectors);
+  }
+
+  /**
+   * What has happened so far that the result of a loss of power depends on: commands
+   * fetched, pieces landed, commands ended. It names a moment, the same in every run.
+   */
+  get events(): number {
+    return this.#events;
+  }
+
+  /**
+   * Calls `stop` at an event that is to come; 0 for none.
+   *
+   * @param stop Answers whether the power has gone: all queues are, and the host is not
+   *   to be told of anything.
+   */
+  stopAt(event: number, stop: () => boolean): void {
+    this.#stopAt = event;
+    this.#stop = stop;
+  }
+
+  /** Counts an event. @returns What {@linkcode stopAt} asks for. */
+  note(): boolean {
+    return ++this.#events === this.#stopAt && this.#stop();
   }
 
   /** Adds a completion queue. */
@@ -223,6 +259,7 @@ export class Queues {
 
   /** Removes all queues. Commands under way end without a completion. */
   reset(weighted: boolean): void {
+    this.#resets++;
     for (const sq of this.sqs) if (sq) this.#idleQueue(sq);
     for (const cq of this.cqs) {
       for (const command of cq?.held.splice(0) ?? []) this.#free(command);
@@ -263,16 +300,18 @@ export class Queues {
   abort(command: Command, status: number): void {
     const { partner, sq } = command;
     sq.set.abort(command);
-    this.end(command, status);
-    if (partner === null || !partner.active) return;
+    if (partner === null || !partner.active) return this.end(command, status);
     sq.set.abort(partner);
-    this.end(partner, NVME_SC_FUSED_FAIL);
+    this.endPair(command, status, partner, NVME_SC_FUSED_FAIL);
   }
 
   /** Ends every command of a queue that is under way, and all it still holds. */
   endAll(sq: SqState, status: number): void {
+    const { vector } = sq.cq;
     const aborted = this.#takeBack((command) => command.sq === sq);
-    for (const command of aborted) this.end(command, status);
+    let posted = 0;
+    for (const command of aborted) posted += this.#settle(command, status);
+    this.#tell(vector, posted);
   }
 
   /**
@@ -302,12 +341,21 @@ export class Queues {
       }
       sq.tail = tail;
     }
-    if (sq.head === tail || sq === this.#alone) return;
+    if (sq.head === tail || sq === this.#alone || this.#stalled.has(sq)) return;
     if (qid === 0) this.#runAdmin(sq);
     else if (this.#running || this.arbiter.busy || this.#wait !== 0) {
       this.arbiter.list(sq);
       this.#run();
     } else this.#runAlone(sq);
+  }
+
+  /** There may be room for what found none. */
+  retry(): void {
+    for (const sq of this.#stalled) this.arbiter.list(sq);
+    this.#stalled.clear();
+    // Whoever says so is in the middle of something.
+    if (this.#wait !== 0 || !this.arbiter.busy) return;
+    this.#wait = this.#clock.at(this.#clock.now(), Queues.#resume, this);
   }
 
   /** The host has consumed completion entries up to `head` (doorbell). */
@@ -332,6 +380,14 @@ export class Queues {
     // A completion that is posted below may make the host ring again.
     if (this.#running) return;
     this.#running = true;
+    try {
+      this.#fetchInTurn();
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  #fetchInTurn(): void {
     const { arbiter } = this;
     while (this.#wait === 0) {
       const sq = arbiter.next();
@@ -343,18 +399,20 @@ export class Queues {
       }
       arbiter.charge(sq, count);
     }
-    this.#running = false;
   }
 
   /** Fetches from the only queue that has something: there is nothing to arbitrate. */
   #runAlone(sq: SqState): void {
     this.#running = true;
     this.#alone = sq;
-    while (sq.head !== sq.tail && !this.arbiter.busy && this.#canTake()) {
-      if (this.#fetch(sq) === 0) break;
+    try {
+      while (sq.head !== sq.tail && !this.arbiter.busy && this.#canTake()) {
+        if (this.#fetch(sq) === 0) break;
+      }
+    } finally {
+      this.#alone = null;
+      this.#running = false;
     }
-    this.#alone = null;
-    this.#running = false;
     if (this.#wait === 0 && !this.arbiter.busy) return;
     // Another has come along, or it must wait.
     if (sq.head !== sq.tail) this.arbiter.list(sq);
@@ -385,6 +443,33 @@ export class Queues {
 
   /** A command has ended: it is no longer under way, and its completion is posted. */
   end(command: Command, status: number): void {
+    const { vector } = command.sq.cq;
+    this.#tell(vector, this.#settle(command, status));
+  }
+
+  /**
+   * Both halves of a fused pair have ended. The host is told when both completions are
+   * there: what it does then (a reset) may give the records to other commands.
+   */
+  endPair(
+    first: Command,
+    firstStatus: number,
+    second: Command,
+    secondStatus: number,
+  ): void {
+    const { vector } = first.sq.cq;
+    const posted = this.#settle(first, firstStatus) +
+      this.#settle(second, secondStatus);
+    this.#tell(vector, posted);
+  }
+
+  /** Commands have ended, with so many completions posted. */
+  #tell(vector: Vector | null, posted: number): void {
+    if (!this.note() && posted > 0) vector?.raise();
+  }
+
+  /** Posts a completion without an interrupt. @returns How many: none without room. */
+  #settle(command: Command, status: number): number {
     const { cq } = command.sq;
     command.active = false;
     command.status = status;
@@ -393,11 +478,11 @@ export class Queues {
     // An entry that the host has not read must not be overwritten.
     if (cq.held.length > 0 || cq.full) {
       cq.held.push(command);
-      return;
+      return 0;
     }
     cq.push(command);
     this.#free(command);
-    cq.vector?.raise();
+    return 1;
   }
 
   /** A command is of no use to the host any more. */
@@ -434,6 +519,7 @@ export class Queues {
   /** Takes a queue from whatever it waits for. */
   #idleQueue(sq: SqState): void {
     this.arbiter.unlist(sq);
+    this.#stalled.delete(sq);
     sq.head = sq.tail;
   }
 
@@ -441,15 +527,30 @@ export class Queues {
   #fetch(sq: SqState): number {
     if (sq.cq.held.length > 0) return this.#pause(sq);
     const command = this.#load(sq, sq.head);
+    if (this.admits !== null && !this.#isAdmitted(sq, command)) return 0;
     if (command.fuse !== 0 && sq.qid !== 0) {
       return this.#fetchFused(sq, command);
     }
     this.#consume(sq, command);
+    const resets = this.#resets;
     const status = command.status === NVME_SC_SUCCESS
       ? sq.set.start(command)
       : command.status;
-    if (status !== UNDER_WAY) this.end(command, status);
+    // An Abort or a deletion tells the host of other commands' ends: it may have reset.
+    const ends = status !== UNDER_WAY && resets === this.#resets;
+    if (ends) this.end(command, status);
     return 1;
+  }
+
+  #isAdmitted(sq: SqState, command: Command): boolean {
+    const { qid, status, memory } = command;
+    const isOurs = qid !== 0 && status === NVME_SC_SUCCESS;
+    if (!isOurs || this.admits!(command)) return true;
+    sq.memory.memory[sq.head] = memory;
+    this.#free(command);
+    this.arbiter.unlist(sq);
+    this.#stalled.add(sq);
+    return false;
   }
 
   #fetchFused(sq: SqState, first: Command): number {
@@ -472,7 +573,9 @@ export class Queues {
     first.partner = second;
     second.partner = first;
     const status = this.#startFused(sq, first, second);
-    if (status !== UNDER_WAY) this.endFused(first, status);
+    if (status !== UNDER_WAY) {
+      this.endPair(first, status, second, NVME_SC_FUSED_FAIL);
+    }
     return 2;
   }
 
@@ -480,17 +583,8 @@ export class Queues {
     if (first.status !== NVME_SC_SUCCESS) return first.status;
     if (second.status === NVME_SC_SUCCESS) return sq.set.startFused(first);
     // The second one fails by itself, and the first with it.
-    const { status } = second;
-    this.end(first, NVME_SC_FUSED_FAIL);
-    this.end(second, status);
+    this.endPair(first, NVME_SC_FUSED_FAIL, second, second.status);
     return UNDER_WAY;
-  }
-
-  /** Ends a fused pair whose first half has failed. */
-  endFused(first: Command, status: number): void {
-    const second = first.partner!;
-    this.end(first, status);
-    this.end(second, NVME_SC_FUSED_FAIL);
   }
 
   /** Reads the command in a slot. */

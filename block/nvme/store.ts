@@ -25,6 +25,7 @@ import {
 import { DamagedMedia, type FaultPlan, type WriteFate } from "./faults.ts";
 import type { Media } from "./media.ts";
 import {
+  NVME_CMD_COPY,
   NVME_CMD_DSM,
   NVME_CMD_WRITE,
   NVME_CMD_WRITE_UNCOR,
@@ -52,7 +53,7 @@ import {
   orderOf,
   type TearMode,
 } from "./power-cut.ts";
-import type { HostMemory } from "./queue.ts";
+import { type HostMemory, MemoryPieces } from "./queue.ts";
 import {
   Slab,
   Slabs,
@@ -79,6 +80,8 @@ export interface StoreCommand extends ZonedCommand {
   ranges: Float64Array | null;
   /** The host's memory, of a command that has some. */
   memory: object | null;
+  /** Of the write of a fused pair: the compare that it depends on; or null. */
+  partner: StoreCommand | null;
 }
 
 /** What the store asks and tells of zones; `ZonedNamespace` is one. */
@@ -87,6 +90,8 @@ export interface StoreZones {
   readonly zoneSize: number;
   /** Condition of a zone, `BLK_ZONE_COND_*`. */
   cond(zone: number): number;
+  /** Zones that a command for all of them would change now. */
+  selected(action: number): Iterable<number>;
   /** Bytes of a zone that have been written. */
   written(zone: number): number;
   /** Bytes of a zone that are durable. */
@@ -139,7 +144,7 @@ export class Store {
   readonly #units: AtomicUnits;
   readonly #zones: StoreZones | null;
   readonly #slabs = new Slabs();
-  readonly #pieces = new Pieces();
+  readonly #pieces = new MemoryPieces();
   #volatile: boolean;
   /** Versions in the order of completion; those before `#first` are durable. */
   #versions: Version[] = [];
@@ -151,7 +156,6 @@ export class Store {
   readonly #through = new RangeMap<number>();
   /** Latest submission or completion. */
   #count = 0;
-  #events = 0;
 
   /**
    * Blocks in front of which there is an empty cache.
@@ -177,11 +181,6 @@ export class Store {
     return this.#o.faults;
   }
 
-  /** Commands carried out. */
-  get events(): number {
-    return this.#events;
-  }
-
   /** Whether completed writes are volatile. */
   get volatile(): boolean {
     return this.#volatile;
@@ -205,11 +204,10 @@ export class Store {
    *   WRITE_FAULT if what was volatile cannot be made durable.
    */
   read(command: StoreCommand, memory: HostMemory | null): number {
-    this.#events++;
     const { at, len } = command;
     if (!this.#pieces.cover(memory, len)) return NVME_SC_DATA_XFER_ERROR;
-    if (command.fua && this.#first < this.#versions.length) {
-      const status = this.#flush(this.#count);
+    if (command.fua) {
+      const status = this.flush(this.#count);
       if (status !== NVME_SC_SUCCESS) return status;
     }
     const { faults } = this.#o;
@@ -233,7 +231,6 @@ export class Store {
    * @returns A status: WRITE_FAULT, DATA_XFER_ERROR if the memory has gone.
    */
   write(command: StoreCommand, memory: HostMemory | null): number {
-    this.#events++;
     const { len } = command;
     if (!this.#pieces.cover(memory, len)) return NVME_SC_DATA_XFER_ERROR;
     const { faults } = this.#o;
@@ -256,13 +253,11 @@ export class Store {
    * @returns A status: WRITE_FAULT.
    */
   zero(command: StoreCommand, at: number, len: number): number {
-    this.#events++;
     return this.#put(VERSION_ZEROES, command, at, len);
   }
 
   /** Lets reads of a range fail until it is written (Write Uncorrectable); a status. */
   uncorrectable(command: StoreCommand): number {
-    this.#events++;
     return this.#put(
       VERSION_UNREADABLE,
       command,
@@ -273,7 +268,6 @@ export class Store {
 
   /** Compares a range with the host's memory: a status, COMPARE_FAILED if they differ. */
   compare(at: number, len: number, memory: HostMemory | null): number {
-    this.#events++;
     const pieces = this.#pieces;
     if (!pieces.cover(memory, len)) return NVME_SC_DATA_XFER_ERROR;
     const own = new Uint8Array(len);
@@ -291,7 +285,6 @@ export class Store {
 
   /** Whether a range can be read: a status. */
   verify(at: number, len: number): number {
-    this.#events++;
     const newest = this.#newest;
     const end = at + len;
     for (let pos = at; pos < end;) {
@@ -334,7 +327,6 @@ export class Store {
    * @returns A status: WRITE_FAULT; what could not be written stays volatile.
    */
   flush(horizon: number): number {
-    this.#events++;
     return this.#o.faults.liar ? NVME_SC_SUCCESS : this.#flush(horizon);
   }
 
@@ -371,10 +363,21 @@ export class Store {
    * in the beginning.
    *
    * @param inFlight Commands that have been fetched and are not done.
+   * @param event Number of the moment; chance depends on it.
    * @param options What persists; `checkCutOptions` has nothing against it.
    */
-  cut(inFlight: Iterable<StoreCommand>, options: CutOptions = {}): CutReport {
-    const report = this.#leave(inFlight, options, this.#media, this.#zones);
+  cut(
+    inFlight: Iterable<StoreCommand>,
+    event: number,
+    options: CutOptions = {},
+  ): CutReport {
+    const report = this.#leave(
+      inFlight,
+      event,
+      options,
+      this.#media,
+      this.#zones,
+    );
     this.#forget();
     return report;
   }
@@ -387,6 +390,7 @@ export class Store {
    */
   fork(
     inFlight: Iterable<StoreCommand>,
+    event: number,
     options: CutOptions,
     zones: StoreZones | null,
   ): StoreFork | null {
@@ -397,7 +401,7 @@ export class Store {
     return {
       media,
       faults,
-      report: this.#leave(inFlight, options, left, zones),
+      report: this.#leave(inFlight, event, options, left, zones),
     };
   }
 
@@ -457,7 +461,7 @@ export class Store {
       if (status !== NVME_SC_SUCCESS) return status;
     }
     this.#afterThrough(at, len);
-    this.#wroteZone(zone, at + len);
+    if (this.#zones !== null) wroteZone(this.#zones, zone, at + len);
     return NVME_SC_SUCCESS;
   }
 
@@ -529,7 +533,7 @@ export class Store {
     status = persist(this.#media, version, at, at + len);
     if (status !== NVME_SC_SUCCESS) return status;
     this.#afterThrough(at, len);
-    this.#persistedZone(version);
+    persistZone(this.#zones, version, at + len);
     return NVME_SC_SUCCESS;
   }
 
@@ -616,7 +620,7 @@ export class Store {
   #persist(version: Version): number {
     const status = this.#persistLive(version, this.#media);
     if (status !== NVME_SC_SUCCESS) return status;
-    this.#persistedZone(version);
+    persistZone(this.#zones, version, version.at + version.len);
     version.isDurable = true;
     this.#bytes -= costOf(version);
     this.#slabs.release(version);
@@ -651,23 +655,6 @@ export class Store {
     return NVME_SC_SUCCESS;
   }
 
-  #persistedZone(version: Version): void {
-    const { kind, at, len, zone } = version;
-    const zones = this.#zones;
-    if (zone < 0 || zones === null) return;
-    if (kind === VERSION_ZONE_RESET) zones.persisted(zone, 0, false);
-    else if (kind === VERSION_ZONE_FINISH) {
-      zones.persisted(zone, zones.durable(zone), true);
-    } else this.#wroteZone(zone, at + len);
-  }
-
-  #wroteZone(zone: number, end: number): void {
-    const zones = this.#zones;
-    if (zone < 0 || zones === null) return;
-    const wp = end - zone * zones.zoneSize;
-    if (wp > zones.durable(zone)) zones.persisted(zone, wp, false);
-  }
-
   // Loss of power.
 
   #fragments(inFlight: Iterable<StoreCommand>, tear: TearMode): Fragment[] {
@@ -694,6 +681,8 @@ export class Store {
         return this.#willFail(c)
           ? []
           : this.#gather(make(VERSION_DATA), c.memory);
+      case NVME_CMD_COPY:
+        return this.#willFail(c) ? [] : this.#copied(make(VERSION_DATA), c);
       case NVME_CMD_WRITE_ZEROES:
         return this.#willFail(c) ? [] : [make(VERSION_ZEROES)];
       case NVME_CMD_WRITE_UNCOR:
@@ -710,23 +699,57 @@ export class Store {
     }
   }
 
-  /** Whether the zone of a write has changed since that was fetched. */
+  /** Whether the zone of a write has changed since that was fetched, or the compare
+   * that it depends on fails. */
   #willFail(c: StoreCommand): boolean {
-    return this.#zones !== null &&
+    const isLost = this.#zones !== null &&
       this.#zones.checkWrite(c) !== NVME_SC_SUCCESS;
+    if (isLost || c.partner === null) return isLost;
+    const { at, len, memory } = c.partner;
+    return !isHostMemory(memory) ||
+      this.compare(at, len, memory) !== NVME_SC_SUCCESS;
   }
 
   #managing({ zone, action, stamp }: StoreCommand): Version[] {
     const zones = this.#zones;
-    if (zones === null || zone < 0 || !isManaged(zones.cond(zone))) return [];
+    const known = action === NVME_ZONE_RESET || action === NVME_ZONE_FINISH;
+    if (zones === null || !known) return [];
+    if (zone < 0) {
+      return Array.from(
+        zones.selected(action),
+        (each) => this.#managed(zones, each, action, stamp),
+      );
+    }
+    return isManaged(zones.cond(zone))
+      ? [this.#managed(zones, zone, action, stamp)]
+      : [];
+  }
+
+  #managed(
+    zones: StoreZones,
+    zone: number,
+    action: number,
+    stamp: number,
+  ): Version {
     const start = zone * zones.zoneSize;
     if (action === NVME_ZONE_RESET) {
       const len = Math.min(zones.zoneSize, this.media.size - start);
-      return [new Version(VERSION_ZONE_RESET, start, len, stamp, zone)];
+      return new Version(VERSION_ZONE_RESET, start, len, stamp, zone);
     }
-    if (action !== NVME_ZONE_FINISH) return [];
     const at = start + zones.written(zone);
-    return [new Version(VERSION_ZONE_FINISH, at, 0, stamp, zone)];
+    return new Version(VERSION_ZONE_FINISH, at, 0, stamp, zone);
+  }
+
+  /** Gives a copy under way what its sources hold, if they can be read. */
+  #copied(version: Version, c: StoreCommand): Version[] {
+    const slab = new Slab(version.len);
+    let to = 0;
+    for (const [at, len] of rangesOf(c)) {
+      if (this.#read(at, slab.data, to, len) !== NVME_SC_SUCCESS) return [];
+      to += len;
+    }
+    version.slab = slab;
+    return [version];
   }
 
   /** Gives a write under way its data, if the host's memory is still there. */
@@ -747,13 +770,14 @@ export class Store {
   /** Leaves on media, and with zones, what a loss of power leaves. */
   #leave(
     inFlight: Iterable<StoreCommand>,
+    event: number,
     options: CutOptions,
     media: DamagedMedia,
     zones: StoreZones | null,
   ): CutReport {
     const { tear = "lba" } = options;
     const fragments = this.#fragments(inFlight, tear);
-    const seed = options.seed ?? this.#cutSeed(options);
+    const seed = options.seed ?? this.#cutSeed(event, options);
     const kept = chooseKept(fragments.length, seed, options);
     const zoneLists = byZone(fragments);
     if (zones !== null) {
@@ -771,14 +795,13 @@ export class Store {
       if (isKept(kept, i)) this.#keepFragment(fragment, media, zones, chance);
       else if (tear === "undefined") ruin(fragment, media, chance);
     }
-    return { seed, event: this.#events, kept, fragments };
+    return { seed, event, kept, fragments };
   }
 
   /** A seed of its own for each moment, the same in every run. */
-  #cutSeed({ keep = "random" }: CutOptions): number {
+  #cutSeed(event: number, { keep = "random" }: CutOptions): number {
     if (keep !== "random") return 0;
-    const { seed } = this.#o;
-    return 1 + new Prng(seed, `power cut ${this.#events}`).below(2 ** 31);
+    return 1 + new Prng(this.#o.seed, `power cut ${event}`).below(2 ** 31);
   }
 
   #keepFragment(
@@ -791,15 +814,7 @@ export class Store {
     const len = this.#o.faults.shear(fragment.len, version.kind, chance);
     // An error of the media is found by whoever reads.
     this.#persistLive(version, media, at, at + len);
-    const { zone, kind } = version;
-    if (zones === null || zone < 0) return;
-    if (kind === VERSION_ZONE_RESET) zones.persisted(zone, 0, false);
-    else if (kind === VERSION_ZONE_FINISH) {
-      zones.persisted(zone, zones.durable(zone), true);
-    } else {
-      const wp = at + fragment.len - zone * zones.zoneSize;
-      if (wp > zones.durable(zone)) zones.persisted(zone, wp, false);
-    }
+    persistZone(zones, version, at + fragment.len);
   }
 
   #forget(): void {
@@ -811,6 +826,25 @@ export class Store {
     this.#through.clearAll();
     this.#volatile = this.#o.volatile;
   }
+}
+
+/** Tells zones that a version, or a part of it up to byte `end`, is durable. */
+function persistZone(
+  zones: StoreZones | null,
+  { kind, zone }: Version,
+  end: number,
+): void {
+  if (zone < 0 || zones === null) return;
+  if (kind === VERSION_ZONE_RESET) zones.persisted(zone, 0, false);
+  else if (kind === VERSION_ZONE_FINISH) {
+    zones.persisted(zone, zones.durable(zone), true);
+  } else wroteZone(zones, zone, end);
+}
+
+function wroteZone(zones: StoreZones, zone: number, end: number): void {
+  if (zone < 0) return;
+  const wp = end - zone * zones.zoneSize;
+  if (wp > zones.durable(zone)) zones.persisted(zone, wp, false);
 }
 
 /** Whether a zone of such a condition can be emptied or finished. */
@@ -882,65 +916,4 @@ function rangesOf({ ranges }: StoreCommand): [number, number][] {
 
 function isHostMemory(memory: object | null): memory is HostMemory {
   return memory !== null && "vecs" in memory;
-}
-
-/** Walks the host's memory, piece by piece; used again for each command. */
-class Pieces {
-  /** The piece's buffer. */
-  data: Uint8Array = new Uint8Array(0);
-  /** Where the piece begins in it. */
-  offset = 0;
-  /** Bytes of the piece. */
-  len = 0;
-  #memory: HostMemory | null = null;
-  #index = 0;
-  #skip = 0;
-  /** Bytes that are left: of this memory, and in all. */
-  #here = 0;
-  #left = 0;
-
-  /** Begins at the start of memory that has `len` bytes. */
-  begin(memory: HostMemory | null, len: number): void {
-    this.#left = len;
-    this.#enter(memory);
-  }
-
-  /** Goes to the next piece.
-   * @returns False if there is none. */
-  next(): boolean {
-    while (this.#left > 0) {
-      while (this.#memory !== null && this.#here === 0) {
-        this.#enter(this.#memory.next);
-      }
-      const vec = this.#memory?.vecs[this.#index++];
-      if (vec === undefined) return false;
-      const n = Math.min(vec.len - this.#skip, this.#here, this.#left);
-      this.data = vec.data;
-      this.offset = vec.offset + this.#skip;
-      this.len = n;
-      this.#skip = 0;
-      this.#here -= n;
-      this.#left -= n;
-      if (n > 0) return true;
-    }
-    return false;
-  }
-
-  /** Whether memory has `len` bytes that are there: a buffer may have been
-   * transferred or shrunk since the command was sent. */
-  cover(memory: HostMemory | null, len: number): boolean {
-    this.begin(memory, len);
-    while (this.next()) {
-      if (this.offset + this.len > this.data.length) return false;
-    }
-    return this.#left === 0;
-  }
-
-  #enter(memory: HostMemory | null): void {
-    this.#memory = memory;
-    if (memory === null) return;
-    this.#index = memory.vecIndex;
-    this.#skip = memory.vecDone;
-    this.#here = memory.size;
-  }
 }

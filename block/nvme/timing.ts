@@ -63,6 +63,12 @@ export interface Timing {
    * Where commands wait for it, they wait in their queues.
    */
   readonly firmwareFree?: number;
+  /**
+   * Whether it can take a command that is not fetched yet; absent if always. A write
+   * without room stays in its queue, in front of what comes after it, until
+   * {@linkcode TimingContext.room} is called.
+   */
+  admits?(command: TimedCommand, now: number): boolean;
   /** Takes a command that was fetched at `now`; `complete` will be called with it. */
   start(command: TimedCommand, now: number): void;
   /**
@@ -87,6 +93,8 @@ export interface TimingContext {
   zones: ZoneInfo | null;
   /** Called when a command's time has come. */
   complete(command: TimedCommand): void;
+  /** Called when there may be room for commands that were not admitted. */
+  room(): void;
 }
 
 /** Parameters of a model, by `kind`. */

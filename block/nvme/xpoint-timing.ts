@@ -15,6 +15,7 @@ import {
   NVME_CMD_VERIFY,
   NVME_CMD_WRITE,
   NVME_CMD_WRITE_ZEROES,
+  NVME_CMD_ZONE_APPEND,
 } from "./nvme.ts";
 import { Due } from "./pending.ts";
 import type { TimedCommand, Timing, TimingContext } from "./timing.ts";
@@ -91,6 +92,7 @@ export class XpointTiming implements Timing {
         return this.#read(ready, at, len);
       case NVME_CMD_WRITE:
       case NVME_CMD_WRITE_ZEROES:
+      case NVME_CMD_ZONE_APPEND:
         return this.#write(ready, at, len);
       case NVME_CMD_COPY:
         return this.#write(this.#readAll(ready, command.ranges), at, len);

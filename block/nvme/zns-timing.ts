@@ -29,7 +29,7 @@ import {
   NVME_ZONE_OPEN,
   NVME_ZONE_RESET,
 } from "./nvme.ts";
-import { Backlog, Due, Progress, Waiter } from "./pending.ts";
+import { Due, Intake, type Progress, Waiter } from "./pending.ts";
 import type {
   TimedCommand,
   Timing,
@@ -136,7 +136,7 @@ export class ZnsTiming implements Timing, DieOwner {
   readonly #zones: ZoneInfo;
   readonly #due: Due;
   readonly #dies: DieArray;
-  readonly #backlog: Backlog;
+  readonly #intake: Intake;
   readonly #buffers = new Map<number, ZoneBuffer>();
   readonly #zoneUnits: number;
   /** Programs, and those to come, with the buffer that they empty. */
@@ -147,7 +147,6 @@ export class ZnsTiming implements Timing, DieOwner {
   readonly #readJitter: Jitter | null;
   readonly #writeJitter: Jitter | null;
   readonly #appendJitter: Jitter | null;
-  #progress = new Progress();
   /** See {@linkcode Timing.firmwareFree}. */
   firmwareFree = 0;
   #appendFree = 0;
@@ -159,8 +158,10 @@ export class ZnsTiming implements Timing, DieOwner {
     this.#zones = zones;
     this.#due = new Due(ctx);
     this.#dies = new DieArray(params, this, ctx.clock);
-    this.#backlog = new Backlog((command, progress) =>
-      this.#begin(command, progress)
+    this.#intake = new Intake(
+      ctx,
+      (command, progress) => this.#begin(command, progress),
+      (on) => on ? this.#dies.hold() : this.#dies.unhold(),
     );
     this.#zoneUnits = Math.ceil(zones.zoneSize / params.flash.oneShot);
     this.#perCommand = Math.round(1e6 / params.firmwareKiops);
@@ -175,24 +176,28 @@ export class ZnsTiming implements Timing, DieOwner {
     this.#appendJitter = jitter(params.appendJitter, writes);
   }
 
+  /** See {@linkcode Timing.admits}. */
+  admits(command: TimedCommand, now: number): boolean {
+    const { opcode, at, qid } = command;
+    const fills = opcode === NVME_CMD_WRITE || opcode === NVME_CMD_COPY ||
+      opcode === NVME_CMD_WRITE_ZEROES || opcode === NVME_CMD_ZONE_APPEND;
+    if (!fills && !this.#intake.waiting) return true;
+    this.#dies.advance(now);
+    const zone = Math.floor(at / this.#zones.zoneSize);
+    const isFull = fills && this.#buffers.get(zone)?.room === 0;
+    return this.#intake.admits(qid, isFull);
+  }
+
   /** See {@linkcode Timing.start}. */
   start(command: TimedCommand, now: number): void {
     this.#dies.advance(now);
     this.#now = now;
-    if (this.#backlog.joins(command)) return;
-    if (this.#begin(command, this.#progress)) return;
-    if (this.#backlog.empty) this.#dies.hold();
-    this.#backlog.hold(command, this.#progress);
-    this.#progress = new Progress();
+    this.#intake.start(command);
   }
 
   /** See {@linkcode Timing.abort}. */
   abort(command: TimedCommand): boolean {
-    if (this.#due.abort(command)) return true;
-    if (this.#backlog.abort(command)) {
-      if (this.#backlog.empty) this.#dies.unhold();
-      return true;
-    }
+    if (this.#due.abort(command) || this.#intake.abort(command)) return true;
     for (const op of this.#ops.keys()) {
       const waiter = op.waiters.find((w) => w.command === command);
       if (waiter === undefined) continue;
@@ -206,7 +211,7 @@ export class ZnsTiming implements Timing, DieOwner {
   /** See {@linkcode Timing.reset}. */
   reset(): void {
     this.#due.clear();
-    this.#backlog.clear();
+    this.#intake.clear();
     for (const op of this.#ops.keys()) op.waiters.length = 0;
     this.#dies.unholdAll();
   }
@@ -500,9 +505,7 @@ export class ZnsTiming implements Timing, DieOwner {
     buffer.room += op.held;
     buffer.first = Math.max(buffer.first, op.unit + 1);
     for (const waiter of op.waiters) this.#unitDone(waiter);
-    if (this.#backlog.empty) return;
-    this.#backlog.release();
-    if (this.#backlog.empty) this.#dies.unhold();
+    this.#intake.room();
   }
 
   #unitDone(waiter: Waiter): void {

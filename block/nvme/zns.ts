@@ -28,6 +28,7 @@ import {
   BLK_ZONE_TYPE_SEQWRITE_REQ,
 } from "../blk-zoned.ts";
 import { EINVAL } from "../../lib/errno.ts";
+import { putU64 } from "./identify.ts";
 import {
   NVME_SC_INVALID_FIELD,
   NVME_SC_INVALID_OPCODE,
@@ -124,6 +125,7 @@ export function badZoneOption(o: ZoneOptions): string | null {
   const zones = Math.ceil(size / zoneSize);
   if (zones > MAX_ZONES) return bad("zoneSize", `makes ${zones} zones`);
   if (
+    !isCount(zoneCapacity) ||
     !(zoneCapacity >= blockSize && zoneCapacity <= zoneSize) ||
     zoneCapacity % blockSize !== 0
   ) {
@@ -763,7 +765,7 @@ export class ZonedNamespace implements ZoneInfo {
   }
 
   #manageAll(action: number): number {
-    const { maxOpen, conventional } = this.options;
+    const { maxOpen } = this.options;
     const closed = this.#count[BLK_ZONE_COND_CLOSED]!;
     // All or none: no zone is closed to make room for another of the same command.
     if (
@@ -771,13 +773,20 @@ export class ZonedNamespace implements ZoneInfo {
     ) {
       return NVME_SC_ZONE_TOO_MANY_OPEN;
     }
-    for (let zone = conventional; zone < this.nrZones; zone++) {
-      if (!isSelected(action, this.#cond[zone]!)) continue;
+    for (const zone of this.selected(action)) {
       // None stays open that another could need.
       if (action === NVME_ZONE_FINISH) this.#finish(zone);
       else this.manage(zone, action, false);
     }
     return NVME_SC_SUCCESS;
+  }
+
+  /** Zones that a command for all of them would change now. */
+  *selected(action: number): Generator<number> {
+    const { conventional } = this.options;
+    for (let zone = conventional; zone < this.nrZones; zone++) {
+      if (isSelected(action, this.#cond[zone]!)) yield zone;
+    }
   }
 
   /** Every change of a condition goes through here. */
@@ -845,10 +854,4 @@ function isSelected(action: number, cond: number): boolean {
     default:
       return cond === BLK_ZONE_COND_READONLY;
   }
-}
-
-/** A safe integer as 64 bits, little-endian. */
-function putU64(view: DataView, at: number, n: number): void {
-  view.setUint32(at, n % 2 ** 32, true);
-  view.setUint32(at + 4, n / 2 ** 32, true);
 }

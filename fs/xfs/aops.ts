@@ -26,6 +26,7 @@ import {
   iomapReleaseFolio,
   iomapWritepages,
 } from "../../iomap/buffered-io.ts";
+import { iomapBmap } from "../../iomap/fiemap.ts";
 import {
   iomapAddToIoend,
   iomapFinishIoends,
@@ -196,6 +197,13 @@ function writepages(
   return iomapWritepages(new IomapWritepageCtx(inode, wbc, writebackOps));
 }
 
+/** Kernel: `xfs_vm_bmap`. */
+function bmap(mapping: AddressSpace, block: number): MaybePromise<number> {
+  // Whoever asks may want to write there, into somebody else's block.
+  if ((mapping.host as unknown as XfsInode).isCow) return 0;
+  return iomapBmap(mapping, block, xfsReadIomapOps);
+}
+
 /** Methods of a file's page cache (kernel: `xfs_address_space_operations`). */
 export const xfsAddressSpaceOperations: AddressSpaceOperations = {
   readFolio: (folio) => iomapReadFolio(folio, xfsReadIomapOps),
@@ -205,4 +213,5 @@ export const xfsAddressSpaceOperations: AddressSpaceOperations = {
   releaseFolio: iomapReleaseFolio,
   invalidateFolio: iomapInvalidateFolio,
   isPartiallyUptodate: iomapIsPartiallyUptodate,
+  bmap,
 };

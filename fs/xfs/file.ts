@@ -12,20 +12,36 @@ import {
   EAGAIN,
   EINVAL,
   EIO,
+  ENOPROTOOPT,
   ENOSPC,
   ENOTBLK,
   EOPNOTSUPP,
 } from "../../lib/errno.ts";
 import type { IovIter } from "../../lib/iov-iter.ts";
-import { andThen, type MaybePromise, repeat } from "../../lib/maybe-promise.ts";
+import {
+  andThen,
+  andThenWith,
+  type MaybePromise,
+  repeat,
+} from "../../lib/maybe-promise.ts";
 import {
   filemapFdatawriteRange,
   filemapRead,
   filemapWriteAndWaitRange,
   fileWriteAndWaitRange,
 } from "../../mm/filemap.ts";
-import { iomapFileBufferedWrite } from "../../iomap/buffered-io.ts";
-import { iomapDioRw } from "../../iomap/direct-io.ts";
+import {
+  filemapFault,
+  filemapMapPages,
+  type VmFault,
+  type VmOperations,
+} from "../../mm/mmap.ts";
+import type { SwapInfo } from "../../mm/swap.ts";
+import {
+  iomapFileBufferedWrite,
+  iomapPageMkwrite,
+} from "../../iomap/buffered-io.ts";
+import { iocbBioIopoll, iomapDioRw } from "../../iomap/direct-io.ts";
 import {
   IOMAP_DIO_FORCE_WAIT,
   IOMAP_DIO_OVERWRITE_ONLY,
@@ -33,6 +49,7 @@ import {
   type IomapDioOps,
 } from "../../iomap/iomap.ts";
 import { iomapSeekData, iomapSeekHole } from "../../iomap/seek.ts";
+import { iomapSwapfileActivate } from "../../iomap/swapfile.ts";
 import {
   type DirEntry,
   FALLOC_FL_KEEP_SIZE,
@@ -41,6 +58,7 @@ import {
   type File,
   type FileOperations,
   FMODE_BUF_WASYNC,
+  FMODE_CAN_ATOMIC_WRITE,
   FMODE_CAN_ODIRECT,
   FMODE_DONTCACHE,
   FMODE_NOWAIT,
@@ -52,6 +70,7 @@ import {
 import {
   currentTime,
   fileAccessed,
+  fileUpdateTime,
   inodeDioWait,
   inodeLock,
   inodeLockIocb,
@@ -59,13 +78,14 @@ import {
   kiocbModified,
 } from "../inode.ts";
 import {
+  IOCB_ATOMIC,
   IOCB_DIRECT,
   IOCB_DSYNC,
   IOCB_NOWAIT,
   IOCB_SYNC,
   type Kiocb,
 } from "../kiocb.ts";
-import { genericWriteChecks } from "../read-write.ts";
+import { genericAtomicWriteValid, genericWriteChecks } from "../read-write.ts";
 import { genericWriteSync } from "../sync.ts";
 import { clearBusy } from "./alloc.ts";
 import {
@@ -89,87 +109,136 @@ import {
 import { setattrSize } from "./iops.ts";
 import type { XfsMount } from "./mount.ts";
 
+/** Goes on with a call. What may wait and is on the path of a hit goes on like this:
+ * merely to contain a closure costs a function an object each time it is called. */
+function rwThen(
+  value: MaybePromise<number>,
+  next: (value: number, iocb: Kiocb, iter: IovIter) => MaybePromise<number>,
+  iocb: Kiocb,
+  iter: IovIter,
+): MaybePromise<number> {
+  return value instanceof Promise
+    ? rwLater(value, next, iocb, iter)
+    : next(value, iocb, iter);
+}
+
+function rwLater(
+  value: Promise<number>,
+  next: (value: number, iocb: Kiocb, iter: IovIter) => MaybePromise<number>,
+  iocb: Kiocb,
+  iter: IovIter,
+): Promise<number> {
+  return value.then((n) => next(n, iocb, iter));
+}
+
 /** Kernel: `xfs_file_read_iter`. */
 function readIter(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
   if (iter.count === 0) return 0;
-  const locked = inodeLockIocb(iocb, false);
-  if (locked instanceof Promise) {
-    return locked.then((error) => error < 0 ? error : readLocked(iocb, iter));
-  }
-  return locked < 0 ? locked : readLocked(iocb, iter);
+  if ((iocb.file.inode as XfsInode).mount.dead) return -EIO;
+  if ((iocb.flags & IOCB_DIRECT) !== 0) return dioRead(iocb, iter);
+  return rwThen(inodeLockIocb(iocb, false), readLocked, iocb, iter);
 }
 
-function readLocked(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
-  const { inode } = iocb.file;
-  let ret: MaybePromise<number>;
-  if ((iocb.flags & IOCB_DIRECT) === 0) ret = filemapRead(iocb, iter);
-  else ret = iomapDioRw(iocb, iter, xfsReadIomapOps, null, 0, null, 0);
-  if (ret instanceof Promise) {
-    return ret.then((n) => {
-      readDone(inode);
-      return n;
-    });
-  }
-  readDone(inode);
+function readLocked(
+  error: number,
+  iocb: Kiocb,
+  iter: IovIter,
+): MaybePromise<number> {
+  if (error < 0) return error;
+  return andThenWith(filemapRead(iocb, iter), readDone, iocb.file.inode);
+}
+
+function readDone(ret: number, inode: Inode): number {
+  inode.rwsem.upRead();
+  fileAccessed(inode);
   return ret;
 }
 
-function readDone(inode: Inode): void {
+/** Kernel: `xfs_file_dio_read`. */
+function dioRead(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  fileAccessed(iocb.file.inode);
+  return rwThen(inodeLockIocb(iocb, false), dioReadLocked, iocb, iter);
+}
+
+function dioReadLocked(
+  error: number,
+  iocb: Kiocb,
+  iter: IovIter,
+): MaybePromise<number> {
+  if (error < 0) return error;
+  const ret = iomapDioRw(iocb, iter, xfsReadIomapOps, null, 0, null, 0);
+  return andThenWith(ret, dioUnlockShared, iocb.file.inode);
+}
+
+function dioUnlockShared(ret: number, inode: Inode): number {
   inode.rwsem.upRead();
-  fileAccessed(inode);
+  return ret;
 }
 
 /** Kernel: `xfs_file_write_iter`. */
 function writeIter(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
   if (iter.count === 0) return 0;
-  if ((iocb.flags & IOCB_DIRECT) === 0) {
-    return bufferedWrite(iocb, iter, false);
+  const ip = iocb.file.inode as XfsInode;
+  if (ip.mount.dead) return -EIO;
+  if ((iocb.flags & IOCB_ATOMIC) !== 0) {
+    if (iter.count !== ip.atomicWriteUnit) return -EINVAL;
+    const invalid = genericAtomicWriteValid(iocb, iter);
+    if (invalid !== 0) return invalid;
   }
-  const ret = dioWrite(iocb, iter);
-  // What the cache would not let go of is written through it.
-  return andThen(
-    ret,
-    (n) => n === -ENOTBLK ? bufferedWrite(iocb, iter, false) : n,
-  );
+  return (iocb.flags & IOCB_DIRECT) === 0
+    ? bufferedWrite(iocb, iter)
+    : rwThen(dioWrite(iocb, iter), dioWriteFallback, iocb, iter);
 }
 
-/**
- * Kernel: `xfs_file_buffered_write`.
- *
- * @param retried Space has been freed once: ENOSPC is final.
- */
-function bufferedWrite(
+/** What the cache would not let go of is written through it. */
+function dioWriteFallback(
+  ret: number,
   iocb: Kiocb,
   iter: IovIter,
-  retried: boolean,
 ): MaybePromise<number> {
-  const locked = inodeLockIocb(iocb, true);
-  if (locked instanceof Promise) {
-    return locked.then((error) =>
-      error < 0 ? error : bufferedWriteLocked(iocb, iter, retried)
-    );
-  }
-  return locked < 0 ? locked : bufferedWriteLocked(iocb, iter, retried);
+  return ret === -ENOTBLK ? bufferedWrite(iocb, iter) : ret;
+}
+
+/** Kernel: `xfs_file_buffered_write`. */
+function bufferedWrite(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  return rwThen(bufferedWriteOnce(iocb, iter), bufferedWriteEnd, iocb, iter);
+}
+
+function bufferedWriteEnd(
+  ret: number,
+  iocb: Kiocb,
+  iter: IovIter,
+): MaybePromise<number> {
+  return ret === -ENOSPC ? bufferedWriteAgain(iocb, iter) : ret;
+}
+
+/** Once more, after space has been freed: now ENOSPC is final. */
+function bufferedWriteAgain(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  const freed = freeSpace((iocb.file.inode as XfsInode).mount);
+  return andThen(freed, () => bufferedWriteOnce(iocb, iter));
+}
+
+function bufferedWriteOnce(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  return rwThen(inodeLockIocb(iocb, true), bufferedWriteLocked, iocb, iter);
 }
 
 function bufferedWriteLocked(
+  error: number,
   iocb: Kiocb,
   iter: IovIter,
-  retried: boolean,
 ): MaybePromise<number> {
-  const ready = writeChecks(iocb, iter);
-  const ret = ready instanceof Promise
-    ? ready.then((n) => n <= 0 ? n : writeToCache(iocb, iter))
-    : ready <= 0
-    ? ready
-    : writeToCache(iocb, iter);
-  if (ret instanceof Promise) {
-    return ret.then((n) => bufferedWriteDone(iocb, iter, retried, n));
-  }
-  return bufferedWriteDone(iocb, iter, retried, ret);
+  if (error < 0) return error;
+  const written = rwThen(writeChecks(iocb, iter), writeToCache, iocb, iter);
+  return andThenWith(written, bufferedWriteDone, iocb);
 }
 
-function writeToCache(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+/** @param ready Bytes that may be written, or why none. */
+function writeToCache(
+  ready: number,
+  iocb: Kiocb,
+  iter: IovIter,
+): MaybePromise<number> {
+  if (ready <= 0) return ready;
   return iomapFileBufferedWrite(
     iocb,
     iter,
@@ -179,20 +248,9 @@ function writeToCache(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
   );
 }
 
-function bufferedWriteDone(
-  iocb: Kiocb,
-  iter: IovIter,
-  retried: boolean,
-  ret: number,
-): MaybePromise<number> {
-  const ip = iocb.file.inode as XfsInode;
-  ip.rwsem.upWrite();
-  if (ret > 0) return genericWriteSync(iocb, ret);
-  if (ret !== -ENOSPC || retried) return ret;
-  return andThen(
-    freeSpace(ip.mount),
-    () => bufferedWrite(iocb, iter, true),
-  );
+function bufferedWriteDone(ret: number, iocb: Kiocb): MaybePromise<number> {
+  iocb.file.inode.rwsem.upWrite();
+  return ret > 0 ? genericWriteSync(iocb, ret) : ret;
 }
 
 /** Gets space back that was promised for more than it is needed for (kernel:
@@ -263,6 +321,7 @@ function dioWrite(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
   const { pos } = iocb;
   const { count } = iter;
   if ((pos & sectorMask) !== 0 || (count & sectorMask) !== 0) return -EINVAL;
+  if ((iocb.flags & IOCB_ATOMIC) !== 0) return dioWriteAtomic(iocb, iter);
   return (pos & blockMask) !== 0 || (count & blockMask) !== 0
     ? dioWriteUnaligned(iocb, iter)
     : dioWriteAligned(iocb, iter);
@@ -272,6 +331,17 @@ function dioWrite(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
  * `xfs_file_dio_write_aligned`). */
 function dioWriteAligned(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
   return dioWriteShared(iocb, iter, dioSubmitShared, dioWriteBeyond);
+}
+
+/**
+ * One block, whole or not at all (kernel: `xfs_file_dio_write_atomic`). What the device
+ * cannot do where the file lies would be written out of place, which is not done here.
+ */
+function dioWriteAtomic(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
+  return andThen(
+    dioWriteAligned(iocb, iter),
+    (ret) => ret === -ENOPROTOOPT ? -EINVAL : ret,
+  );
 }
 
 type DioWrite = (iocb: Kiocb, iter: IovIter) => MaybePromise<number>;
@@ -323,10 +393,7 @@ function dioWriteBeyond(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
 
 /** Submits with the IOLOCK held shared, and gives it back. */
 function dioSubmitShared(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
-  return andThen(dioRw(iocb, iter, 0), (ret) => {
-    iocb.file.inode.rwsem.upRead();
-    return ret;
-  });
+  return andThenWith(dioRw(iocb, iter, 0), dioUnlockShared, iocb.file.inode);
 }
 
 function dioRw(
@@ -348,9 +415,13 @@ function dioRw(
 /** Parts of blocks: shared with others only where written blocks are overwritten
  * (kernel: `xfs_file_dio_write_unaligned`). */
 function dioWriteUnaligned(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
-  const { inode } = iocb.file;
+  const ip = iocb.file.inode as XfsInode;
   // At the end of the file the rest of the last block is zeroed.
-  return iocb.pos + iter.count >= inode.size
+  const alone = iocb.pos + iter.count >= ip.size;
+  if (alone && (iocb.flags & IOCB_NOWAIT) !== 0) return -EAGAIN;
+  // Part of a shared block cannot get a copy of its own.
+  if (ip.isCow) return -ENOTBLK;
+  return alone
     ? dioWriteAlone(iocb, iter)
     : dioWriteShared(iocb, iter, dioOverwriteShared, dioWriteAlone);
 }
@@ -396,8 +467,9 @@ function dioWriteEndIo(
   error: number,
   flags: number,
 ): number {
-  if (error !== 0 || size === 0) return error;
   const ip = iocb.file.inode as XfsInode;
+  if (ip.mount.dead) return -EIO;
+  if (error !== 0 || size === 0) return error;
   const { pos } = iocb;
   if ((flags & IOMAP_DIO_UNWRITTEN) !== 0) {
     // Size and state change together: data never shows up as a hole in between.
@@ -559,9 +631,12 @@ function llseek(
 }
 
 /** Kernel: `xfs_file_open`. */
-function open(_inode: Inode, file: File): number {
+function open(inode: Inode, file: File): number {
   file.mode |= FMODE_NOWAIT | FMODE_CAN_ODIRECT | FMODE_BUF_WASYNC |
     FMODE_DONTCACHE;
+  if ((inode as XfsInode).atomicWriteUnit > 0) {
+    file.mode |= FMODE_CAN_ATOMIC_WRITE;
+  }
   return 0;
 }
 
@@ -609,6 +684,42 @@ function dirFsync(file: File): MaybePromise<number> {
   return logForce(file.inode as XfsInode);
 }
 
+/** Kernel: `xfs_write_fault`. */
+function writeFault(vmf: VmFault): MaybePromise<number> {
+  const ip = vmf.vma.mapping.host as XfsInode;
+  const { invalidateLock } = ip.mapping;
+  fileUpdateTime(ip);
+  return andThen(invalidateLock.downRead(), () => {
+    const made = iomapPageMkwrite(vmf, xfsBufferedWriteIomapOps, null);
+    return andThen(made, (code) => {
+      invalidateLock.upRead();
+      return code;
+    });
+  });
+}
+
+/** Faults of mapped files (kernel: `xfs_file_vm_ops`). */
+const vmOps: VmOperations = {
+  fault: filemapFault,
+  mapPages: filemapMapPages,
+  pageMkwrite: writeFault,
+};
+
+/** Kernel: `xfs_file_mmap`. */
+function mmap(file: File): VmOperations {
+  fileAccessed(file.inode);
+  return vmOps;
+}
+
+/** Kernel: `xfs_vm_swap_activate`. */
+function swapActivate(
+  sis: SwapInfo,
+  file: File,
+  span: { value: number },
+): MaybePromise<number> {
+  return iomapSwapfileActivate(sis, file, span, xfsReadIomapOps);
+}
+
 /** Methods of open files (kernel: `xfs_file_operations`). */
 export const xfsFileOperations: FileOperations = {
   open,
@@ -618,6 +729,9 @@ export const xfsFileOperations: FileOperations = {
   fallocate,
   llseek,
   release,
+  iopoll: iocbBioIopoll,
+  mmap,
+  swapActivate,
 };
 
 /** Methods of open directories (kernel: `xfs_dir_file_operations`). */

@@ -18,6 +18,10 @@
  * never waits.
  */
 
+import {
+  bdevAtomicWriteUnitMaxBytes,
+  bdevAtomicWriteUnitMinBytes,
+} from "../../block/blkdev.ts";
 import { bugOn } from "../../lib/bug.ts";
 import { crc32c } from "../../lib/crc32c.ts";
 import { EFSCORRUPTED } from "../../lib/errno.ts";
@@ -51,6 +55,8 @@ import {
   INLINE_BYTES,
 } from "./ondisk.ts";
 
+/** Blocks may be shared with another file: writes go to new ones. */
+export const XFS_DIFLAG2_REFLINK: number = 1 << 1;
 /** Space was preallocated on purpose: it stays beyond the end of the file. */
 export const XFS_DIFLAG_PREALLOC = 0x2;
 
@@ -70,6 +76,8 @@ export class XfsInode extends Inode {
   diskSize = 0;
   /** `XFS_DIFLAG_*`. */
   diflags = 0;
+  /** `XFS_DIFLAG2_*`. */
+  diflags2 = 0;
   /** ILOCK: the extent list and what belongs to it. */
   readonly ilock: Rwsem = new Rwsem("ILOCK");
   /** A datasync has something to commit: extents or size changed. */
@@ -110,6 +118,31 @@ export class XfsInode extends Inode {
   override get blocks(): number {
     const blocks = this.nblocks + this.delayedBlocks;
     return blocks * (this.mount.geo.blockSize / 512);
+  }
+
+  /** Whether its blocks may be shared (kernel: `xfs_is_cow_inode`). */
+  get isCow(): boolean {
+    return (this.diflags2 & XFS_DIFLAG2_REFLINK) !== 0;
+  }
+
+  /** Largest write that the device keeps whole, bytes; 0 if it does not do that with
+   * a block (kernel: `bt_awu_max`). */
+  get atomicHwMax(): number {
+    const { bdev, geo } = this.mount;
+    const max = bdevAtomicWriteUnitMaxBytes(bdev);
+    const fits = bdevAtomicWriteUnitMinBytes(bdev) <= geo.blockSize &&
+      max >= geo.blockSize;
+    return fits ? max : 0;
+  }
+
+  /**
+   * Bytes of every atomic write; 0 if there are none (kernel:
+   * `xfs_get_atomic_write_min` and `_max`). The device may take more, but without
+   * writing out of place nothing else could be promised: the extents of a file lie as
+   * they lie.
+   */
+  get atomicWriteUnit(): number {
+    return this.atomicHwMax > 0 ? this.mount.geo.blockSize : 0;
   }
 
   /** The extents or the size on disk changed (kernel: `xfs_trans_log_inode` with

@@ -6,7 +6,14 @@
  * @module
  */
 
-import { EAGAIN, EFSCORRUPTED, EIO, ENOSPC } from "../../lib/errno.ts";
+import {
+  EAGAIN,
+  EFSCORRUPTED,
+  EIO,
+  ENOENT,
+  ENOPROTOOPT,
+  ENOSPC,
+} from "../../lib/errno.ts";
 import { andThen, type MaybePromise } from "../../lib/maybe-promise.ts";
 import { truncatePagecacheRange } from "../../mm/truncate.ts";
 import {
@@ -15,7 +22,9 @@ import {
 } from "../../iomap/buffered-io.ts";
 import {
   type Iomap,
+  IOMAP_ATOMIC,
   IOMAP_DELALLOC,
+  IOMAP_F_ATOMIC_BIO,
   IOMAP_F_DIRTY,
   IOMAP_F_NEW,
   IOMAP_FAULT,
@@ -137,11 +146,24 @@ function xfsReadIomapBegin(
 }
 
 /** Reads, buffered and direct, and FIEMAP (kernel: `xfs_read_iomap_ops`). */
-export const xfsReadIomapOps: IomapOps = { iomapBegin: xfsReadIomapBegin };
+export const xfsReadIomapOps: IomapOps = {
+  name: "xfs_read_iomap_ops",
+  iomapBegin: xfsReadIomapBegin,
+};
 
 /** Mapping for SEEK_DATA and SEEK_HOLE (kernel: `xfs_seek_iomap_begin`). Data that
  * only the copy-on-write fork knows of would be looked for here. */
-export const xfsSeekIomapOps: IomapOps = { iomapBegin: xfsReadIomapBegin };
+export const xfsSeekIomapOps: IomapOps = {
+  name: "xfs_seek_iomap_ops",
+  iomapBegin: xfsReadIomapBegin,
+};
+
+/** Mapping for FIEMAP of attributes, which no inode has blocks for (kernel:
+ * `xfs_xattr_iomap_ops`). */
+export const xfsXattrIomapOps: IomapOps = {
+  name: "xfs_xattr_iomap_ops",
+  iomapBegin: () => -ENOENT,
+};
 
 /**
  * Mapping for a buffered write or zeroing: what is there, else promised space
@@ -305,7 +327,17 @@ function xfsBufferedWriteIomapEnd(
   const start = iomapLastWrittenBlock(inode, pos, written);
   const bs = (inode as XfsInode).mount.geo.blockSize;
   const end = Math.ceil((pos + length) / bs) * bs;
-  if (start >= end) return 0;
+  return start < end ? releaseUnused(inode, start, end, flags, iomap) : 0;
+}
+
+/** Gives promised space back; apart, as its closure would cost every write. */
+function releaseUnused(
+  inode: Inode,
+  start: number,
+  end: number,
+  flags: number,
+  iomap: Iomap,
+): MaybePromise<number> {
   // Zeroing and unsharing hold the lock already.
   if ((flags & (IOMAP_UNSHARE | IOMAP_ZERO)) !== 0) {
     return andThen(releaseDelalloc(inode, start, end, flags, iomap), zero);
@@ -356,6 +388,7 @@ function punchDelalloc(inode: Inode, offset: number, length: number): void {
 
 /** Buffered writes and zeroing (kernel: `xfs_buffered_write_iomap_ops`). */
 export const xfsBufferedWriteIomapOps: IomapOps = {
+  name: "xfs_buffered_write_iomap_ops",
   iomapBegin: xfsBufferedWriteIomapBegin,
   iomapEnd: xfsBufferedWriteIomapEnd,
 };
@@ -387,19 +420,36 @@ function xfsDirectWriteIomapBegin(
   const off = bToFsbt(mount, pos);
   const end = endFsb(mount, pos, length);
   // Beyond the end of the file completion has a size to commit.
-  const dirty = pos + length > ip.size ? IOMAP_F_DIRTY : 0;
+  let iomapFlags = pos + length > ip.size ? IOMAP_F_DIRTY : 0;
+  const atomic = (flags & IOMAP_ATOMIC) !== 0;
+  if (atomic) iomapFlags |= IOMAP_F_ATOMIC_BIO;
   ilockShared(ip);
   bmapiRead(ip.df, off, end - off, imap);
   const needsBlocks = imap.startblock < 0;
-  let error = needsBlocks
-    ? mayAllocate(flags)
-    : mayOverwrite(mount, pos, length, flags, end);
+  let error = atomic ? mayWriteAtomic(ip, off, end) : 0;
+  if (error === 0) {
+    error = needsBlocks
+      ? mayAllocate(flags)
+      : mayOverwrite(mount, pos, length, flags, end);
+  }
   if (!needsBlocks && error === 0) {
-    error = xfsBmbtToIomap(ip, iomap, imap, dirty);
+    error = xfsBmbtToIomap(ip, iomap, imap, iomapFlags);
   }
   ip.ilock.upRead();
   if (!needsBlocks || error < 0) return error;
-  return writeDirect(ip, pos, length, dirty, iomap);
+  return writeDirect(ip, pos, length, iomapFlags, iomap);
+}
+
+/** Whether the device keeps a write to `imap` whole, or -ENOPROTOOPT (kernel:
+ * `xfs_bmap_hw_atomic_write_possible`). Blocks. */
+function mayWriteAtomic(ip: XfsInode, off: number, end: number): number {
+  const count = end - off;
+  // More blocks may be allocated in more places than one.
+  if (imap.startblock < 0) return count > 1 ? -ENOPROTOOPT : 0;
+  const one = imap.startoff <= off && imap.endoff >= end;
+  const fits = count * ip.mount.geo.blockSize <= ip.atomicHwMax;
+  const aligned = imap.startblock % imap.count === 0;
+  return one && fits && aligned ? 0 : -ENOPROTOOPT;
 }
 
 /** Whether a write may use the extent in `imap`, or the errno. */
@@ -430,7 +480,7 @@ function writeDirect(
   ip: XfsInode,
   pos: number,
   length: number,
-  dirty: number,
+  iomapFlags: number,
   iomap: Iomap,
 ): MaybePromise<number> {
   const { mount } = ip;
@@ -441,12 +491,12 @@ function writeDirect(
   if (!beyond && imap.startblock === HOLESTARTBLOCK) {
     end = Math.min(end, imap.endoff);
   }
-  const error = allocateDirect(ip, off, end, dirty, iomap);
+  const error = allocateDirect(ip, off, end, iomapFlags, iomap);
   if (error !== -ENOSPC) return error;
   // Others may have been promised more than they need.
   return andThen(
     freeAllEofblocks(mount),
-    () => allocateDirect(ip, off, end, dirty, iomap),
+    () => allocateDirect(ip, off, end, iomapFlags, iomap),
   );
 }
 
@@ -456,13 +506,13 @@ function allocateDirect(
   ip: XfsInode,
   off: number,
   end: number,
-  dirty: number,
+  iomapFlags: number,
   iomap: Iomap,
 ): number {
   ilockExcl(ip);
   let error = bmapiWrite(ip, off, end - off, imap);
   if (error === 0) {
-    error = xfsBmbtToIomap(ip, iomap, imap, IOMAP_F_NEW | dirty);
+    error = xfsBmbtToIomap(ip, iomap, imap, IOMAP_F_NEW | iomapFlags);
   }
   ip.ilock.upWrite();
   return error;
@@ -470,6 +520,7 @@ function allocateDirect(
 
 /** Direct writes (kernel: `xfs_direct_write_iomap_ops`). */
 export const xfsDirectWriteIomapOps: IomapOps = {
+  name: "xfs_direct_write_iomap_ops",
   iomapBegin: xfsDirectWriteIomapBegin,
 };
 

@@ -22,7 +22,15 @@ import {
   S_IFMT,
   S_IFREG,
 } from "../fs.ts";
-import { currentTime, inodeDioWait, inodeLock, inodeUnlock } from "../inode.ts";
+import { FIEMAP_FLAG_XATTR } from "../ioctl.ts";
+import {
+  currentTime,
+  inodeDioWait,
+  inodeLock,
+  inodeUnlock,
+  setattrCopy,
+} from "../inode.ts";
+import { type FileInfo, genericFillStatxAtomicWrites } from "../stat.ts";
 import { bunmapi } from "./bmap.ts";
 import { freeAllEofblocks } from "./bmap-util.ts";
 import type { XfsDirEntry } from "./dir.ts";
@@ -32,6 +40,7 @@ import {
   xfsBufferedWriteIomapOps,
   xfsIomapWriteOps,
   xfsReadIomapOps,
+  xfsXattrIomapOps,
   xfsZeroRange,
 } from "./iomap.ts";
 
@@ -167,14 +176,7 @@ function setattr(inode: Inode, attr: Iattr): MaybePromise<number> {
 
 /** Kernel: `xfs_setattr_nonsize`. */
 function setattrNonsize(ip: XfsInode, attr: Iattr): number {
-  if (attr.mode !== undefined) {
-    ip.mode = (ip.mode & S_IFMT) | (attr.mode & ~S_IFMT);
-  }
-  if (attr.uid !== undefined) ip.uid = attr.uid;
-  if (attr.gid !== undefined) ip.gid = attr.gid;
-  if (attr.atime !== undefined) ip.atime = attr.atime;
-  if (attr.mtime !== undefined) ip.mtime = attr.mtime;
-  ip.ctime = currentTime(ip.mount);
+  setattrCopy(ip, attr);
   ip.logMap();
   return 0;
 }
@@ -256,7 +258,10 @@ function fiemap(
 ): MaybePromise<number> {
   return andThen(inodeLock(inode, false), (error) => {
     if (error < 0) return error;
-    const mapped = iomapFiemap(inode, info, start, len, xfsReadIomapOps);
+    const xattr = (info.flags & FIEMAP_FLAG_XATTR) !== 0;
+    info.flags &= ~FIEMAP_FLAG_XATTR;
+    const ops = xattr ? xfsXattrIomapOps : xfsReadIomapOps;
+    const mapped = iomapFiemap(inode, info, start, len, ops);
     return andThen(mapped, (result) => {
       inodeUnlock(inode, false);
       return result;
@@ -264,8 +269,25 @@ function fiemap(
   });
 }
 
+/** What direct and atomic writes have to be (kernel: `xfs_report_dioalign`,
+ * `xfs_report_atomic_write`). */
+function getattr(inode: Inode, info: FileInfo): void {
+  const ip = inode as XfsInode;
+  const { bdev, geo } = ip.mount;
+  const { dmaAlignment, logicalBlockSize } = bdev.limits;
+  info.dioMemAlign = dmaAlignment + 1;
+  info.dioReadOffsetAlign = logicalBlockSize;
+  info.dioOffsetAlign = ip.isCow ? geo.blockSize : logicalBlockSize;
+  const unit = ip.atomicWriteUnit;
+  genericFillStatxAtomicWrites(info, unit, unit, 0);
+}
+
 /** Methods of a file (kernel: `xfs_inode_operations`). */
-export const xfsInodeOperations: InodeOperations = { setattr, fiemap };
+export const xfsInodeOperations: InodeOperations = {
+  setattr,
+  getattr,
+  fiemap,
+};
 
 /** Methods of a directory (kernel: `xfs_dir_inode_operations`). */
 export const xfsDirInodeOperations: InodeOperations = {

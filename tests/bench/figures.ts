@@ -23,11 +23,15 @@ export interface FigureOptions {
   ops: number;
   /** Operations a second to be reached. */
   target?: number;
+  /** What is to be done before each iteration, and is not measured. */
+  before?: () => void;
   fn: () => void | Promise<void>;
 }
 
 /** Registers a benchmark whose iteration is `ops` operations. */
-export function figure({ group, name, ops, target, fn }: FigureOptions): void {
+export function figure(
+  { group, name, ops, target, before, fn }: FigureOptions,
+): void {
   const mine: Figure = {
     name: `${group}: ${name}`,
     ops,
@@ -39,6 +43,7 @@ export function figure({ group, name, ops, target, fn }: FigureOptions): void {
     group,
     name: `${name}, ${ops} of them`,
     fn: async (b) => {
+      before?.();
       b.start();
       const start = performance.now();
       await fn();

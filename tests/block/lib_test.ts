@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import {
+  BLK_STS_IOERR,
   BLK_STS_MEDIUM,
   BLK_STS_NOTSUPP,
   BLK_STS_OK,
@@ -61,12 +62,19 @@ for (const issue of calls) {
 
 Deno.test("blkdevIssueDiscard() cuts no unit, also in a partition", async () => {
   const device = able();
+  device.queue.nomerges = 2;
   assertEquals(await blkdevIssueDiscard(device, 10, 5000), 0);
   assertEquals(commands(device), ["DISCARD 10+6", "DISCARD 16+4994"]);
   device.log.length = 0;
   const part = new Partition(device, 1, 10);
   assertEquals(await blkdevIssueDiscard(part, 0, 5000), 0);
   assertEquals(commands(device), ["DISCARD 10+6", "DISCARD 16+4994"]);
+});
+
+Deno.test("blkdevIssueDiscard() is one command where the device takes several ranges, or one so large", async () => {
+  const device = able();
+  assertEquals(await blkdevIssueDiscard(device, 10, 5000), 0);
+  assertEquals(commands(device), ["DISCARD 10+5000"]);
 });
 
 Deno.test("blkdevIssueDiscard() is EOPNOTSUPP without support, and no error if that is found out late", async () => {
@@ -119,16 +127,18 @@ Deno.test("blkdevIssueZeroout() writes zeroes if the device finds out late that 
   ]);
 });
 
-Deno.test("blkdevIssueZeroout() has a bounded number of bios under way, and stops behind a failure", async () => {
+Deno.test("blkdevIssueZeroout() has a bounded number of bios under way, and goes on behind a failure", async () => {
   let most = 0;
   const device = able({
     status: (rq) => {
       most = Math.max(most, device.queue.stats.inFlight);
+      if (rq.sector === 200_000) return BLK_STS_IOERR;
       return rq.sector === 100_000 ? BLK_STS_MEDIUM : BLK_STS_OK;
     },
   });
+  // The first error counts.
   assertEquals(await blkdevIssueZeroout(device, 0, 300_000), -ENODATA);
-  assertEquals([most, device.log.length], [64, 128]);
+  assertEquals([most, device.log.length], [64, 300]);
 });
 
 Deno.test("blkdevIssueZeroout() answers at once in a synchronous call", () => {

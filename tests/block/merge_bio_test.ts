@@ -12,6 +12,8 @@ import {
   blkStartPlug,
   type QueueLimits,
   REQ_ATOMIC,
+  REQ_FAILFAST_DEV,
+  REQ_FAILFAST_MASK,
   REQ_FUA,
   REQ_NOMERGE,
   REQ_OP_DISCARD,
@@ -415,4 +417,43 @@ Deno.test("corner case 52: with nomerges 2 adjacent writes of one plug are two r
     plugged(device, (d) => [block(d, 0), block(d, 1)]),
     ["WRITE 0+16"],
   );
+});
+
+Deno.test("blkMqAttemptBioMerge() lets the first bio say whether a request is tried again", () => {
+  const seen: number[] = [];
+  const device = new FakeDevice({
+    take: (rq) => {
+      seen.push(rq.opf & REQ_FAILFAST_MASK);
+      return BLK_STS_OK;
+    },
+  });
+  const pair = (...bios: [number, number][]) => {
+    blkStartPlug();
+    for (const [i, opf] of bios) {
+      submit(makeBio(device, REQ_OP_READ | opf, 8 * i, 8));
+    }
+    blkFinishPlug();
+  };
+  pair([1, 0], [0, REQ_FAILFAST_DEV]);
+  pair([1, REQ_FAILFAST_DEV], [0, 0]);
+  pair([1, REQ_FAILFAST_DEV], [2, 0]);
+  settle(device.clock);
+  assertEquals(seen, [REQ_FAILFAST_DEV, 0, REQ_FAILFAST_DEV]);
+});
+
+Deno.test("blkMqAttemptBioMerge() makes no request of more bytes than 32 bits count", () => {
+  const device = new FakeDevice({
+    nrSectors: 2 ** 30,
+    limits: { maxHwDiscardSectors: 2 ** 30 },
+  });
+  blkStartPlug();
+  for (const at of [0, 2 ** 22]) {
+    const bio = new Bio(device, REQ_OP_DISCARD);
+    bio.sector = at;
+    bio.size = 2 ** 22 * 512;
+    submit(bio);
+  }
+  blkFinishPlug();
+  settle(device.clock);
+  assertEquals(device.log.length, 2);
 });

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import {
   Bio,
   BLK_STS_AGAIN,
@@ -28,6 +28,7 @@ import {
   REQ_NOWAIT,
   REQ_OP_DISCARD,
   REQ_OP_DRV_IN,
+  REQ_OP_DRV_OUT,
   REQ_OP_READ,
   REQ_OP_WRITE,
   REQ_POLLED,
@@ -36,7 +37,7 @@ import {
   type Request,
   submitBio,
 } from "../../block/mod.ts";
-import { EINVAL } from "../../lib/errno.ts";
+import { EINVAL, FsError } from "../../lib/errno.ts";
 import { MSEC, USEC, VirtualClock } from "../../lib/clock.ts";
 import { Prng } from "../../lib/prng.ts";
 import { FakeDevice, makeBio, settle, submit } from "./fake_device.ts";
@@ -514,3 +515,109 @@ for (const seed of [1, 2, 3, 4]) {
     }
   });
 }
+
+Deno.test("blkMqUnfreezeQueue() sends the parts of a bio that waited in order, however many", () => {
+  const device = new FakeDevice({
+    limits: { maxHwSectors: 16, maxHwDiscardSectors: 8 },
+    time: () => 0,
+  });
+  blkFreezeQueueStart(device.queue);
+  const ended = [submit(makeBio(device, W, 0, 40)), write(device, 8)];
+  const range = new Bio(device, REQ_OP_DISCARD);
+  range.size = 10_000 * 4096;
+  const discarded = submit(range);
+  blkMqUnfreezeQueue(device.queue);
+  assertEquals(device.log.slice(0, 4), [
+    "WRITE 0+16 @0",
+    "WRITE 16+16 @0",
+    "WRITE 32+8 @0",
+    "WRITE 64+8 @0",
+  ]);
+  assertEquals([ended.map((e) => e.times), discarded.times], [[1, 1], 1]);
+  assertEquals(device.log.length, 10_004);
+});
+
+Deno.test("blkMqUnfreezeQueue() lets a driver's own command reach the driver", () => {
+  const device = new FakeDevice();
+  blkFreezeQueueStart(device.queue);
+  const bio = new Bio(device, REQ_OP_DRV_OUT);
+  let ended = 0;
+  bio.endIo = () => ended++;
+  blkExecuteRqNowait(device.queue, bio);
+  blkMqUnfreezeQueue(device.queue);
+  settle(device.clock);
+  assertEquals([device.log.length, ended], [1, 1]);
+});
+
+Deno.test("blkMqFreezeQueue() may begin and end within endIo", () => {
+  const device = new FakeDevice();
+  const late: ReturnType<typeof write>[] = [];
+  const bio = makeBio(device, W, 0, 8);
+  bio.endIo = () => {
+    blkFreezeQueueStart(device.queue);
+    late.push(write(device, 2), write(device, 4));
+    blkMqUnfreezeQueue(device.queue);
+    late.push(write(device, 6));
+  };
+  submitBio(bio);
+  settle(device.clock);
+  assertEquals(late.map(({ at, times }) => [at, times]), [
+    [20, 1],
+    [20, 1],
+    [20, 1],
+  ]);
+});
+
+Deno.test("HwQueue.run() hands DEV_RESOURCE over again when a request of another queue has ended", () => {
+  let room = 1;
+  const device = new FakeDevice({
+    queues: 2,
+    take: () => room-- > 0 ? BLK_STS_OK : BLK_STS_DEV_RESOURCE,
+  });
+  const end = device.end.bind(device);
+  device.end = (rq) => {
+    room = 1;
+    end(rq);
+  };
+  const ended = [0, 2, 4].map((i) => write(device, i));
+  settle(device.clock);
+  assertEquals(ended.map(({ at, times }) => [at, times]), [
+    [10, 1],
+    [20, 1],
+    [30, 1],
+  ]);
+});
+
+Deno.test("blkMqEndRequest() is a bug for what has ended", () => {
+  const seen: Request[] = [];
+  const device = new FakeDevice({
+    take: (rq) => {
+      seen.push(rq);
+      return BLK_STS_OK;
+    },
+  });
+  const again = (rq: Request) =>
+    assertThrows(
+      () => device.end(rq),
+      Error,
+      "BUG: a request has ended twice",
+    );
+  write(device, 0);
+  write(device, 2);
+  settle(device.clock);
+  again(seen[1]!);
+  const flush = submit(makeBio(device, W | REQ_PREFLUSH, 0, 0));
+  // Not even while a FLUSH runs, which has no bio either.
+  again(seen[0]!);
+  settle(device.clock);
+  again(seen[2]!);
+  assertEquals([flush.at, flush.times], [110, 1]);
+});
+
+Deno.test("RequestQueue() refuses numbers that cannot be, by name", () => {
+  const bad = { queues: 0, readQueues: -1, pollQueues: 1.5, depth: 10_241 };
+  for (const [name, value] of Object.entries(bad)) {
+    const make = () => new FakeDevice({ [name]: value });
+    assertThrows(make, FsError, `${name} ${value} is not a whole number`);
+  }
+});

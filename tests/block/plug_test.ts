@@ -238,3 +238,35 @@ Deno.test("a plug begun in a try is over when its block throws", () => {
   assertEquals(device.log.length, 2);
   settle(device.clock);
 });
+
+Deno.test("blkFinishPlug() of a plug that nobody began is a bug, and spoils none", () => {
+  assertThrows(blkFinishPlug, Error, "BUG: a plug is finished");
+  const device = new FakeDevice();
+  blkStartPlug();
+  submit(makeBio(device, REQ_OP_READ, 0, 8));
+  assertEquals(device.log, []);
+  blkFinishPlug();
+  assertEquals(device.log.length, 1);
+  settle(device.clock);
+});
+
+Deno.test("blkAddRqToPlug() keeps small requests behind a large one if the newcomer's device merges nothing", () => {
+  const clock = new VirtualClock();
+  const [merging, other] = [
+    new FakeDevice({}, clock),
+    new FakeDevice({}, clock),
+  ];
+  other!.queue.nomerges = 2;
+  const held = (last: FakeDevice, next: FakeDevice) => {
+    blkStartPlug();
+    submit(makeBio(last, W, 0, 256));
+    submit(makeBio(next, W, 1024, 8));
+    const { length } = last.log;
+    blkFinishPlug();
+    settle(clock);
+    last.log.length = 0;
+    return length === 0;
+  };
+  assertEquals(held(merging!, other!), true);
+  assertEquals(held(other!, merging!), false);
+});

@@ -13,8 +13,11 @@ import {
   blkStackLimits,
   blkValidateLimits,
   diskUpdateReadahead,
+  LinearDevice,
+  Partition,
   type QueueLimits,
   queueLimitsCommitUpdate,
+  queueLimitsCommitUpdateFrozen,
   REQ_FUA,
   REQ_OP_WRITE,
   REQ_PREFLUSH,
@@ -308,4 +311,65 @@ async function survives(mode: "write back" | "write through") {
 Deno.test("corner case 65: written through, no FLUSH is sent, and a power cut takes what was acknowledged", async () => {
   assertEquals(await survives("write back"), [7, 1]);
   assertEquals(await survives("write through"), [0, 0]);
+});
+
+Deno.test("queueLimitsCommitUpdateFrozen() changes limits when what is under way has ended, others wait", async () => {
+  const device = new FakeDevice({ limits: { maxHwSectors: 64 }, depth: 1 });
+  const write = () => submit(makeBio(device, REQ_OP_WRITE, 0, 64));
+  const inside = [write(), write()];
+  const done = queueLimitsCommitUpdateFrozen(device, { maxUserSectors: 32 });
+  const outside = write();
+  assertEquals(device.limits.maxSectors, 64);
+  assertEquals(await done, null);
+  assertEquals(inside.map(({ at }) => at), [10, 20]);
+  settle(device.clock);
+  assertEquals(outside.times, 1);
+  assertEquals(device.log, [
+    "WRITE 0+64 @0",
+    "WRITE 0+64 @10",
+    "WRITE 0+32 @20",
+    "WRITE 32+32 @30",
+  ]);
+  // What cannot be changes nothing, and lets the queue go on.
+  const bad = await queueLimitsCommitUpdateFrozen(device, {
+    maxUserSectors: 7,
+  });
+  assertEquals(bad, new BadLimit("maxUserSectors", 7));
+  assertEquals([device.limits.maxSectors, device.queue.closed], [32, false]);
+});
+
+Deno.test("setWriteCache() lets a flush sequence that is under way end by the cache that it began with", async () => {
+  const device = new FakeDevice({ cache: "no-fua" });
+  const inside = submit(
+    makeBio(device, REQ_OP_WRITE | REQ_PREFLUSH | REQ_FUA, 0, 8),
+  );
+  const done = setWriteCache(device, "write through");
+  const outside = submit(makeBio(device, REQ_OP_WRITE | REQ_FUA, 0, 8));
+  await done;
+  settle(device.clock);
+  assertEquals([inside.at, outside.times], [210, 1]);
+  assertEquals(device.log, [
+    "FLUSH @0",
+    "WRITE 0+8 @100",
+    "FLUSH @110",
+    "WRITE 0+8 @210",
+  ]);
+});
+
+Deno.test("setWriteCache() of a partition or of a device over others waits for the disk's queue or for none", async () => {
+  const disk = new FakeDevice();
+  const part = new Partition(disk, 1, 8);
+  assertEquals(setWriteCache(part, "write through"), undefined);
+  assertEquals(disk.writeCache, false);
+  const inside = submit(makeBio(disk, REQ_OP_WRITE, 0, 8));
+  await setWriteCache(part, "write back");
+  assertEquals([inside.times, disk.writeCache], [1, true]);
+  const top = new LinearDevice(disk, { startSector: 8 });
+  assertEquals(setWriteCache(top, "write through"), undefined);
+});
+
+Deno.test("blkValidateLimits() takes no number for a power of two by its low bits", () => {
+  const physicalBlockSize = 2 ** 32 + 4096;
+  const bad = new BadLimit("physicalBlockSize", physicalBlockSize);
+  assertEquals(blkValidateLimits({ physicalBlockSize }), bad);
 });

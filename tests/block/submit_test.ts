@@ -52,6 +52,7 @@ import {
   REQ_POLLED,
   REQ_PREFLUSH,
   submitBio,
+  submitBioNoacct,
   submitBioWait,
 } from "../../block/mod.ts";
 import { setWarningHandler } from "../../lib/bug.ts";
@@ -66,7 +67,7 @@ import {
   settle,
   submit,
 } from "./fake_device.ts";
-import { ZonedDevice } from "./zoned_device.ts";
+import { ZONE, ZonedDevice } from "./zoned_device.ts";
 
 const CACHED = BLK_FEAT_NOWAIT | BLK_FEAT_WRITE_CACHE;
 /** Atomic writes of 512 bytes to 64 KiB. */
@@ -344,7 +345,7 @@ Deno.test("corner case 23: a partition's start is added once, also to what is le
   const seen: number[] = [];
   const disk = new StackedDevice("disk", (bio) => {
     seen.push(bio.sector);
-    if (seen.length % 2 === 1) submitBio(bio);
+    if (seen.length % 2 === 1) submitBioNoacct(bio);
     else bioEndIo(bio);
   });
   const again = makeBio(new Partition(disk, 1, 1000, 100), REQ_OP_READ, 8, 8);
@@ -832,4 +833,28 @@ Deno.test("DiskStats.ioTicks counts time with two requests under way once", () =
   settle(device.clock);
   const { ioTicks, timeInQueue } = device.queue.stats;
   assertEquals([ioTicks, timeInQueue], [25_000, 35_000]);
+});
+
+Deno.test("submitBio() of a bio that is under way is a bug, afterwards it is none", () => {
+  const device = new FakeDevice({ depth: 1 });
+  const other = submit(makeBio(device, REQ_OP_READ, 64, 8));
+  // One with the driver, one in line for a tag.
+  const bio = makeBio(device, REQ_OP_READ, 0, 8);
+  const ended = submit(bio);
+  assertThrows(() => submitBio(bio), Error, "BUG: a bio is submitted twice");
+  settle(device.clock);
+  assertEquals([other.times, ended.times], [1, 1]);
+  submitBio(bio);
+  settle(device.clock);
+  assertEquals([ended.times, device.log.length], [2, 3]);
+});
+
+Deno.test("submitBio() manages no zone at what is no sector", () => {
+  const device = ZonedDevice.registered();
+  for (const sector of [-ZONE, 1.5, NaN, Infinity, 2 ** 60]) {
+    const bio = new Bio(device, REQ_OP_ZONE_RESET);
+    bio.sector = sector;
+    assertEquals(submit(bio).status, BLK_STS_IOERR, `${sector}`);
+  }
+  assertEquals(device.log, []);
 });

@@ -266,3 +266,19 @@ Deno.test("two runs of one seed give the same trace, and of two seeds different 
     assertEquals(text.includes(name), true, name);
   }
 });
+
+Deno.test("setBlockTracer() is told of the end of a bio that is no request's", () => {
+  const disk = new FakeDevice({ limits: { logicalBlockSize: 4096 } });
+  const linear = new LinearDevice(disk, { startSector: 2048 });
+  const dm = `${linear.dev.major},${linear.dev.minor}`;
+  const lines = traced(() => {
+    submit(makeBio(linear, R | REQ_SYNC, 16, 8));
+    submit(makeBio(disk, W, 1, 8));
+    settle(disk.clock);
+  });
+  assertEquals(lines.filter((line) => line.includes("complete")), [
+    "0.000000: block_bio_complete: 259,0 W 1 + 8 [-5]",
+    "0.000010: block_rq_complete: 259,0 RS () 2064 + 8 none,0,0 [0]",
+    `0.000010: block_bio_complete: ${dm} RS 16 + 8 [0]`,
+  ]);
+});

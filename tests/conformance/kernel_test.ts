@@ -27,7 +27,7 @@ interface Line extends Record<string, unknown> {
 }
 
 /** Fields of an answer that are compared; block counts depend on metadata. */
-const ANSWERS = ["ret", "md5", "extents", "size", "nlink", "names"];
+const ANSWERS = ["ret", "md5", "extents", "size", "nlink", "names", "pages"];
 
 /** A mapping without what is not compared: the DIRTY flag, and how far one goes
  * that reaches the end of the largest file. */

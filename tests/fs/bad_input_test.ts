@@ -618,7 +618,10 @@ Deno.test("read() and write() refuse buffers, offsets and options that cannot be
       await bothRefused(file, "read", [p, options], "EINVAL", `"${flag}"`);
     }
     const atomic = { at: 0, atomic: true };
-    await bothRefused(file, "write", [p, atomic], "EOPNOTSUPP", "512 bytes");
+    // A block is the unit, and it must not go through the cache.
+    await bothRefused(file, "write", [p, atomic], "EINVAL", "512 bytes");
+    const block = new Uint8Array(4096);
+    await bothRefused(file, "write", [block, atomic], "EOPNOTSUPP", "4096");
     assertEquals(file.seekSync(0, SEEK_CUR), 10_000);
   });
 });
@@ -636,9 +639,11 @@ Deno.test("the other methods of a file refuse numbers that cannot be", async () 
       const length = [{ length: value }];
       await bothRefused(file, "fiemap", length, code, "length", text);
       for (const advice of ["willneed", "dontneed", "normal"]) {
-        await bothRefused(file, "advise", [advice, value], code, text);
         await bothRefused(file, "advise", [advice, 0, value], code, text);
       }
+      await bothRefused(file, "readahead", [0, value], code, "length", text);
+      await bothRefused(file, "cachestat", [value], code, "offset", text);
+      await bothRefused(file, "cachestat", [0, value], code, "length", text);
     }
     for (const [value, code, text] of NO_NUMBER) {
       await bothRefused(file, "seek", [value, SEEK_SET], code, "offset", text);
@@ -657,6 +662,8 @@ Deno.test("the other methods of a file refuse numbers that cannot be", async () 
     }
     for (const [value, code, text] of NO_NUMBER) {
       await bothRefused(file, "advise", [value], code, "advice", text);
+      await bothRefused(file, "advise", ["normal", value], code, text);
+      await bothRefused(file, "readahead", [value, 0], code, "offset", text);
     }
   });
 });
@@ -724,6 +731,8 @@ Deno.test("a file that is closed answers EBADF, whatever it is asked", async () 
       ["fallocate", [0, 0, 1]],
       ["fiemap", []],
       ["advise", ["normal"]],
+      ["readahead", [0, 0]],
+      ["cachestat", []],
     ];
     for (const [method, args] of rows) {
       await bothRefused(file, method, args, "EBADF", '"/a"');
@@ -749,6 +758,8 @@ Deno.test("a file open one way only, and a directory, answer what Linux does", a
       [reader, "truncate", [1], "EINVAL", "length 1"],
       [reader, "fallocate", [0, 0, 1], "EBADF", "range 0+1"],
       [writer, "read", [p, { at: 5 }], "EBADF", "4 bytes at offset 5"],
+      [writer, "readahead", [0, 4], "EBADF", "range 0+4"],
+      [dir, "readahead", [0, 4], "EINVAL", "range 0+4"],
       [dir, "read", [p], "EISDIR", '"/d"'],
       [dir, "write", [p], "EBADF", '"/d"'],
       [dir, "truncate", [1], "EINVAL", "length 1"],

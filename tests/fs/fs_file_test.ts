@@ -240,7 +240,11 @@ async function queued() {
       return -EIOCBQUEUED;
     },
   });
-  return { ...mounted, iocbs };
+  // Only a direct call may end elsewhere than where it was begun.
+  mounted.file.close();
+  const options = { read: true, write: true, direct: true };
+  const file = mounted.fs.openSync("a", options);
+  return { ...mounted, file, iocbs };
 }
 
 Deno.test("asynchronous calls may be many in flight and end in any order", async () => {
@@ -261,6 +265,28 @@ Deno.test("asynchronous calls may be many in flight and end in any order", async
   await Promise.all(calls);
   assertEquals(ended, [[16, 8], [0, "EIO"], [24, null], [8, 3]]);
   file.close();
+  await fs.unmount();
+});
+
+Deno.test("a call through the cache may be queued, and end before that is answered", async () => {
+  const results = [8, -EIO, null];
+  const waiting: Kiocb[] = [];
+  const { fs, file } = await open({
+    rw: (iocb) => {
+      const ret = results.shift()!;
+      if (ret === null) waiting.push(iocb);
+      else iocb.kiComplete!(iocb, ret);
+      return -EIOCBQUEUED;
+    },
+  });
+  const p = new Uint8Array(8);
+  assertEquals(await file.read(p, { at: 0 }), 8);
+  assertEquals(await codeOfAsync(() => file.read(p, { at: 0 })), "EIO");
+  const call = file.read(p);
+  file.close();
+  assertEquals(await codeOfAsync(() => fs.unmount()), "EBUSY");
+  waiting[0]!.kiComplete!(waiting[0]!, 4);
+  assertEquals(await call, 4);
   await fs.unmount();
 });
 

@@ -1,32 +1,48 @@
-/** Corner cases 19 to 29: reading through the page cache. */
+/** Corner cases 19 to 29: reading through the page cache; and reading in other ways
+ * than by bios. */
 import { assert, assertEquals } from "@std/assert";
 import { BLK_STS_IOERR } from "../../block/blk-types.ts";
 import { Kiocb } from "../../fs/kiocb.ts";
-import { iomapIsPartiallyUptodate } from "../../iomap/buffered-io.ts";
+import {
+  iomapFinishFolioRead,
+  iomapIsPartiallyUptodate,
+  iomapReadaheadWith,
+  iomapReadFolio,
+  iomapReadFolioWith,
+} from "../../iomap/buffered-io.ts";
 import {
   IOMAP_DELALLOC,
   IOMAP_F_NEW,
-  IOMAP_INLINE,
+  IOMAP_HOLE,
   IOMAP_MAPPED,
   IOMAP_UNWRITTEN,
+  type IomapIter,
+  IomapReadFolioCtx,
+  type IomapReadOps,
 } from "../../iomap/iomap.ts";
-import { EIO } from "../../lib/errno.ts";
+import { EIO, ENOSPC } from "../../lib/errno.ts";
 import { IovIter } from "../../lib/iov-iter.ts";
-import { filemapRead } from "../../mm/filemap.ts";
-import { bytes, KiB, pattern, test, TestFs } from "./testfs.ts";
+import {
+  FGP_CREAT,
+  FGP_LOCK,
+  filemapGetFolio,
+  filemapRead,
+} from "../../mm/filemap.ts";
+import { type Folio, folioPut } from "../../mm/folio.ts";
+import { bytes, KiB, pattern, type Row, test, TestFs } from "./testfs.ts";
 
-for (
-  const [name, type, flags] of [
-    ["a hole", -1, 0],
-    ["UNWRITTEN", IOMAP_UNWRITTEN, 0],
-    ["DELALLOC", IOMAP_DELALLOC, 0],
-    ["F_NEW", IOMAP_MAPPED, IOMAP_F_NEW],
-  ] as const
-) {
-  test(`buffered read 19: ${name} reads as zero without I/O`, async () => {
+test("iomap corner case 19: what holds no data reads as zero without I/O", async () => {
+  for (
+    const [type, flags] of [
+      [IOMAP_HOLE, 0],
+      [IOMAP_UNWRITTEN, 0],
+      [IOMAP_DELALLOC, 0],
+      [IOMAP_MAPPED, IOMAP_F_NEW],
+    ] as const
+  ) {
     const t = new TestFs({
       size: 8192,
-      rows: type < 0 ? [] : [[0, 8192, type]],
+      rows: type === IOMAP_HOLE ? [] : [[0, 8192, type]],
     });
     t.fillDisk();
     t.tweak = (iomap) => {
@@ -35,10 +51,11 @@ for (
     assertEquals(await t.read(0, 8192), bytes(8192));
     assertEquals(t.dev.take(), []);
     assert(!t.folio(0)!.locked && !t.folio(1)!.locked);
-  });
-}
+  }
+});
 
-test("buffered read 20 and 21: the block of the end is read whole, those beyond are zeroed", async () => {
+/** A file of 1500 bytes in one page of four MAPPED blocks, read whole. */
+async function readOddFile(): Promise<{ t: TestFs; memory: Uint8Array }> {
   const t = new TestFs({
     blkbits: 10,
     size: 1500,
@@ -46,11 +63,19 @@ test("buffered read 20 and 21: the block of the end is read whole, those beyond 
   });
   t.fillDisk();
   assertEquals(await t.read(0, 4096), pattern(0, 1500));
-  assertEquals(t.dev.take(), ["R 1048576+2048"]);
   const { data, offset } = t.folio(0)!;
-  const memory = data.slice(offset, offset + 4096);
-  assertEquals(memory.subarray(0, 2048), pattern(0, 2048));
+  return { t, memory: data.slice(offset, offset + 4096) };
+}
+
+test("iomap corner case 20: MAPPED blocks beyond the end are zeroed without I/O", async () => {
+  const { t, memory } = await readOddFile();
+  assertEquals(t.dev.take(), ["R 1048576+2048"]);
   assertEquals(memory.subarray(2048), bytes(2048));
+});
+
+test("iomap corner case 21: the tail of the block of the end comes from the device", async () => {
+  const { memory } = await readOddFile();
+  assertEquals(memory.subarray(1500, 2048), pattern(1500, 548));
 });
 
 test("buffered read of a file whose size is a block's border reads up to it", async () => {
@@ -64,15 +89,22 @@ test("buffered read of a file whose size is a block's border reads up to it", as
   assertEquals(t.dev.take(), ["R 1048576+2048"]);
 });
 
-test("buffered read 22: an error of begin is -EIO for the reader", async () => {
+test("iomap corner case 22: iomapReadFolio() answers 0 whatever begin did, the reader sees -EIO", async () => {
   const t = new TestFs({ size: 4096, rows: [[0, 4096, IOMAP_MAPPED]] });
-  t.beginError = () => -5 * 7;
+  t.beginError = () => -ENOSPC;
+  const folio = await iomapGetFolioLocked(t);
+  assertEquals(await iomapReadFolio(folio, t.ops), 0);
+  assert(!folio.locked && !folio.uptodate);
+  folioPut(folio);
   assertEquals(await t.read(0, 4096), -EIO);
-  const folio = t.folio(0);
-  assert(folio === null || (!folio.locked && !folio.uptodate));
 });
 
-test("buffered read 23: after readahead failed the read tries again", async () => {
+async function iomapGetFolioLocked(t: TestFs): Promise<Folio> {
+  const fgp = FGP_LOCK | FGP_CREAT;
+  return await filemapGetFolio(t.inode.mapping, 0, fgp, 4096) as Folio;
+}
+
+test("iomap corner case 23: after a readahead that failed the read tries again", async () => {
   const t = new TestFs({ size: 16384, rows: [[0, 16384, IOMAP_MAPPED]] });
   t.fillDisk();
   let failures = 1;
@@ -80,7 +112,7 @@ test("buffered read 23: after readahead failed the read tries again", async () =
   assertEquals(await t.read(0, 4096), pattern(0, 4096));
 });
 
-test("buffered read 24: blocks that are uptodate are not read again", async () => {
+test("iomap corner case 24: blocks that are uptodate are not read again", async () => {
   const t = new TestFs({
     blkbits: 10,
     size: 4096,
@@ -95,7 +127,7 @@ test("buffered read 24: blocks that are uptodate are not read again", async () =
   assertEquals(t.dev.take(), ["R 1048576+1024", "R 1050624+2048"]);
 });
 
-test("buffered read 25: mappings that touch on the device share a bio", async () => {
+test("iomap corner case 25: mappings that touch on the device share a bio, others do not", async () => {
   const t = new TestFs({
     size: 16384,
     rows: [
@@ -112,7 +144,7 @@ test("buffered read 25: mappings that touch on the device share a bio", async ()
   assertEquals(t.dev.take(), ["R 40960+8192", "R 81920+4096"]);
 });
 
-test("buffered read 26: blocks that another bio read stay usable after one failed", async () => {
+test("iomap corner case 26: blocks that another bio read stay usable after one failed", async () => {
   const t = new TestFs({
     blkbits: 10,
     size: 4096,
@@ -131,35 +163,12 @@ test("buffered read 26: blocks that another bio read stay usable after one faile
   assertEquals(t.dev.take(), []);
 });
 
-test("iomapIsPartiallyUptodate() 27: is false without block state", async () => {
+test("iomap corner case 27: iomapIsPartiallyUptodate() is false without block state", async () => {
   const t = new TestFs({ size: 4096, rows: [[0, 4096, IOMAP_MAPPED]] });
   await t.read(0, 4096);
   const folio = t.folio(0)!;
   assert(folio.uptodate);
   assertEquals(iomapIsPartiallyUptodate(folio, 0, 4096), false);
-});
-
-function inlineFs(size: number, data: Uint8Array): TestFs {
-  const t = new TestFs({ size, rows: [[0, data.length, IOMAP_INLINE]] });
-  t.tweak = (iomap) => {
-    if (iomap.type === IOMAP_INLINE) iomap.inlineData = data;
-  };
-  return t;
-}
-
-test("buffered read 28: INLINE shorter than the file is -EIO", async () => {
-  const t = inlineFs(200, pattern(0, 100));
-  assertEquals(await t.read(0, 200), -EIO);
-}, "INLINE ends before the file");
-
-test("buffered read 29: INLINE is followed by zeroes", async () => {
-  const t = inlineFs(60, pattern(0, 100));
-  assertEquals(await t.read(0, 4096), pattern(0, 60));
-  const { data, offset, uptodate } = t.folio(0)!;
-  assert(uptodate);
-  const tail = data.slice(offset + 60, offset + 4096);
-  assertEquals(tail, bytes(4036));
-  assertEquals(t.dev.take(), []);
 });
 
 test("buffered read through a synchronous call runs the clock in place", () => {
@@ -192,4 +201,130 @@ test("buffered read of a large file finds every byte", async () => {
     assertEquals(got.length, Math.min(10_000, size - pos));
     assertEquals(got, expected.subarray(pos, pos + 10_000));
   }
+});
+
+/** A reader of its own: keeps what it is asked for, and fills it when told to. */
+class OwnReader implements IomapReadOps {
+  readonly asked: string[] = [];
+  readonly pending: (() => void)[] = [];
+  submitted = 0;
+  /** Negative errno for the n-th range, from 0. */
+  refuse: Record<number, number> = {};
+  /** Negative errno with which the n-th range ends. */
+  fail: Record<number, number> = {};
+  /** Whether a range is filled as soon as it is asked for. */
+  atOnce = false;
+
+  readFolioRange(iter: IomapIter, ctx: IomapReadFolioCtx, len: number): number {
+    const n = this.asked.length;
+    const folio = ctx.curFolio!;
+    const { pos } = iter;
+    this.asked.push(`${pos}+${len}`);
+    if (this.refuse[n]) return this.refuse[n]!;
+    ctx.readCtx = this;
+    const finish = () => {
+      const off = pos - folio.pos;
+      const error = this.fail[n] ?? 0;
+      if (error === 0) folio.data.set(pattern(pos, len), folio.offset + off);
+      iomapFinishFolioRead(folio, off, len, error);
+    };
+    if (this.atOnce) finish();
+    else this.pending.push(finish);
+    return 0;
+  }
+
+  submitRead(): void {
+    this.submitted++;
+    for (const finish of this.pending.splice(0).reverse()) finish();
+  }
+}
+
+/** A file of which the second block of each page is a hole, read by `reader`. */
+function ownFs(reader: OwnReader, blkbits = 10): TestFs {
+  const bs = 1 << blkbits;
+  const rows: Row[] = [[0, bs, IOMAP_MAPPED], [2 * bs, 6 * bs, IOMAP_MAPPED]];
+  const t = new TestFs({ blkbits, size: 8 * bs, rows });
+  t.inode.mapping.ops.readFolio = (folio) =>
+    iomapReadFolioWith(t.ops, new IomapReadFolioCtx(reader, folio, null), null);
+  t.inode.mapping.ops.readahead = (rac) =>
+    iomapReadaheadWith(t.ops, new IomapReadFolioCtx(reader, null, rac), null);
+  return t;
+}
+
+for (const atOnce of [true, false]) {
+  test(`iomapReadaheadWith() reads through readFolioRange that ends ${atOnce ? "at once" : "later"}`, async () => {
+    const reader = new OwnReader();
+    reader.atOnce = atOnce;
+    const t = ownFs(reader);
+    const expected = pattern(0, 8192);
+    expected.fill(0, 1024, 2048);
+    assertEquals(await t.read(0, 8192), expected);
+    assertEquals(reader.asked, ["0+1024", "2048+2048", "4096+4096"]);
+    assertEquals(reader.submitted, 1);
+    assertEquals(t.dev.take(), []);
+    const folio = t.folio(0)!;
+    assert(folio.uptodate && !folio.locked);
+  });
+}
+
+test("iomapReadaheadWith() leaves what readFolioRange refuses to a later read", async () => {
+  const reader = new OwnReader();
+  reader.atOnce = true;
+  reader.refuse = { 1: -ENOSPC };
+  const t = ownFs(reader);
+  const expected = pattern(0, 4096);
+  expected.fill(0, 1024, 2048);
+  assertEquals(await t.read(0, 4096), expected);
+  // What was read of the page is not read again.
+  assertEquals(reader.asked.slice(0, 3), ["0+1024", "2048+2048", "2048+2048"]);
+});
+
+test("iomapReadFolioWith() leaves a folio that failed in part without its bad blocks", async () => {
+  const reader = new OwnReader();
+  reader.fail = { 1: -EIO, 3: -EIO, 4: -EIO, 5: -EIO };
+  const t = ownFs(reader);
+  const folio = await iomapGetFolioLocked(t);
+  assertEquals(await t.inode.mapping.ops.readFolio(folio), 0);
+  assert(!folio.locked && !folio.uptodate);
+  assert(iomapIsPartiallyUptodate(folio, 0, 2048));
+  assertEquals(iomapIsPartiallyUptodate(folio, 2048, 1), false);
+  folioPut(folio);
+});
+
+test("iomapReadFolioWith() unlocks a folio of one block that the reader refuses", async () => {
+  const reader = new OwnReader();
+  reader.refuse = { 0: -EIO };
+  const t = ownFs(reader, 12);
+  const folio = await iomapGetFolioLocked(t);
+  assertEquals(await t.inode.mapping.ops.readFolio(folio), 0);
+  assert(!folio.locked && !folio.uptodate);
+  assertEquals(reader.submitted, 0);
+  folioPut(folio);
+});
+
+test("iomapReadFolioWith() hands its last argument to begin", async () => {
+  const reader = new OwnReader();
+  const t = ownFs(reader);
+  const token = {};
+  const seen: unknown[] = [];
+  const read = reader.readFolioRange.bind(reader);
+  reader.readFolioRange = (iter, ctx, len) => {
+    seen.push(iter.private);
+    return read(iter, ctx, len);
+  };
+  const folio = await iomapGetFolioLocked(t);
+  const ctx = new IomapReadFolioCtx(reader, folio, null);
+  await iomapReadFolioWith(t.ops, ctx, token);
+  assertEquals(seen.every((s) => s === token) && seen.length > 0, true);
+  folioPut(folio);
+});
+
+test("iomapReadaheadWith() splits a folio at the block of the end only if it holds it", async () => {
+  const reader = new OwnReader();
+  reader.atOnce = true;
+  const t = ownFs(reader);
+  t.extents = [{ offset: 0, length: 8192, type: IOMAP_MAPPED, addr: 65536 }];
+  t.inode.size = 4096 + 1000;
+  assertEquals(await t.read(0, 8192), pattern(0, 5096));
+  assertEquals(reader.asked, ["0+4096", "4096+1024"]);
 });

@@ -1,17 +1,40 @@
 /** Corner cases 97 to 126a: direct I/O. */
 import { assert, assertEquals } from "@std/assert";
-import { BLK_STS_IOERR, REQ_FUA, REQ_OP_READ } from "../../block/blk-types.ts";
+import { Bio, submitBio } from "../../block/bio.ts";
+import {
+  BLK_STS_IOERR,
+  blkStatusToErrno,
+  REQ_FUA,
+  REQ_IDLE,
+  REQ_NOWAIT,
+  REQ_OP_READ,
+  REQ_POLLED,
+  REQ_SYNC,
+} from "../../block/blk-types.ts";
+import { BLK_FEAT_NOWAIT } from "../../block/blkdev.ts";
 import { inodeDioWait } from "../../fs/inode.ts";
 import {
   IOCB_ATOMIC,
+  IOCB_DIO_CALLER_COMP,
   IOCB_DIRECT,
   IOCB_DSYNC,
+  IOCB_HIPRI,
   IOCB_NOWAIT,
   IOCB_SYNC,
   IOCB_WRITE,
   type Kiocb,
 } from "../../fs/kiocb.ts";
-import { iomapDioRw } from "../../iomap/direct-io.ts";
+import {
+  __iomapDioRw,
+  iocbBioIopoll,
+  iomapDioComplete,
+  iomapDioRw,
+} from "../../iomap/direct-io.ts";
+import {
+  iomapFinishIoends,
+  iomapInitIoend,
+  type IomapIoend,
+} from "../../iomap/ioend.ts";
 import {
   IOMAP_DELALLOC,
   IOMAP_DIO_COW,
@@ -25,6 +48,7 @@ import {
   IOMAP_F_SHARED,
   IOMAP_HOLE,
   IOMAP_INLINE,
+  IOMAP_IOEND_DIRECT,
   IOMAP_MAPPED,
   IOMAP_UNWRITTEN,
   type IomapDioOps,
@@ -39,6 +63,7 @@ import {
   ENOTBLK,
 } from "../../lib/errno.ts";
 import { IovIter } from "../../lib/iov-iter.ts";
+import { setLogHandler } from "../../lib/printk.ts";
 import { fileWriteAndWaitRange } from "../../mm/filemap.ts";
 import {
   bytes,
@@ -50,6 +75,8 @@ import {
   test,
   TestFs,
 } from "./testfs.ts";
+
+const MiB = 1024 * KiB;
 
 interface Dio {
   flags?: number;
@@ -91,28 +118,50 @@ function mapped(size: number, options: Options = {}): TestFs {
 /** Holes get MAPPED | NEW blocks. */
 const asNew: Options = { allocate: IOMAP_MAPPED };
 
-test("iomapDioRw() 97: nothing to do is 0 without a mapping", async () => {
+test("iomap corner case 97: a direct call of no length is 0 without a mapping", async () => {
   const t = mapped(4096);
   assertEquals(await dread(t, 0, bytes(0)), 0);
   assertEquals(t.takeCalls(), []);
 });
 
-test("iomapDioRw() 98 to 100, worked examples 8 and 9: ends and alignment of reads", async () => {
+test("iomap corner case 98: a direct read at or beyond the end is 0 even if misaligned", async () => {
   const t = mapped(4096 + 1000);
   assertEquals(await dread(t, 4096 + 1000, bytes(700)), 0);
   assertEquals(await dread(t, 10_001, bytes(3)), 0);
   assertEquals(t.takeCalls(), []);
+});
+
+test("iomap corner case 99: direct I/O is aligned to the device's blocks, not the file system's, as the walk finds out", async () => {
+  const t = mapped(8192);
   assertEquals(await dread(t, 0, bytes(700)), -EINVAL);
   assertEquals(await dread(t, 100, bytes(512)), -EINVAL);
+  assertEquals(await dwrite(t, 512, bytes(100)), -EINVAL);
+  assertEquals(t.takeCalls()[0], "begin 0+700");
   assertEquals(await dread(t, 512, bytes(512)), 512);
+  t.dev.limits = { ...t.dev.limits, logicalBlockSize: 4096 };
+  assertEquals(await dread(t, 512, bytes(512)), -EINVAL);
+  assertEquals(await dread(t, 4096, bytes(4096)), 4096);
+  // What begins well is sent before the last mapping turns out not to.
+  const two = new TestFs({
+    size: 16384,
+    rows: [[0, 4096, IOMAP_MAPPED], [4096, 4096, IOMAP_MAPPED]],
+  });
+  assertEquals(await dread(two, 0, bytes(4096 + 100)), -EINVAL);
+  assertEquals(two.dev.take(), ["R 1048576+4096"]);
+});
+
+test("iomap corner case 100: a direct read that crosses the end is cut there, and gives back the rest", async () => {
+  const t = mapped(5096);
   const buffer = bytes(8192);
   const from = new IovIter(buffer);
   assertEquals(await dio(t, false, 0, from), 5096);
   assertEquals(buffer.subarray(0, 5096), pattern(0, 5096));
   assertEquals(from.count, 8192 - 5096);
+  // The device's whole block was read.
+  assertEquals(t.dev.take(), ["R 1048576+8192"]);
 });
 
-test("iomapDioRw() 101: dirty cache is flushed before a read and stays", async () => {
+test("iomap corner case 101: dirty cache is flushed before a direct read and stays", async () => {
   const t = mapped(8192);
   await t.write(0, bytes(4096, 7));
   const buffer = bytes(4096);
@@ -122,7 +171,7 @@ test("iomapDioRw() 101: dirty cache is flushed before a read and stays", async (
   assert(t.folio(0)!.uptodate);
 });
 
-test("iomapDioRw() 102: the cache is dropped before and after a write", async () => {
+test("iomap corner case 102: the cache is dropped before and after a direct write", async () => {
   const t = mapped(8192);
   await t.write(0, bytes(4096, 7));
   const seen: boolean[] = [];
@@ -147,17 +196,29 @@ test("iomapDioRw() 102: the cache is dropped before and after a write", async ()
   assertEquals(await t.read(0, 4096), bytes(4096, 8));
 });
 
-test("iomapDioRw() 103 and 119: a cache that cannot be flushed is -ENOTBLK, -EAGAIN if atomic", async () => {
+/** A file with dirty cache that cannot be written back. */
+async function unflushable(): Promise<TestFs> {
   const t = mapped(8192);
   t.dev.fault = (bio) => (bio.opf & 1) !== 0 ? BLK_STS_IOERR : 0;
   await t.write(0, bytes(4096, 7));
+  return t;
+}
+
+test("iomap corner case 103: a cache that cannot be flushed before a direct write is -ENOTBLK", async () => {
+  const t = await unflushable();
   assertEquals(await dwrite(t, 0, bytes(4096, 8)), -ENOTBLK);
+  // A read is told what the device said.
   await t.write(0, bytes(4096, 7));
+  assertEquals(await dread(t, 0, bytes(4096)), -EIO);
+});
+
+test("iomap corner case 119: for an atomic write that is -EAGAIN", async () => {
+  const t = await unflushable();
   const flags = IOCB_ATOMIC;
   assertEquals(await dwrite(t, 0, bytes(4096, 8), { flags }), -EAGAIN);
 });
 
-test("iomapDioRw() 104: NOWAIT and the cache", async () => {
+test("iomap corner case 104: NOWAIT minds any cached page for a direct write, dirty ones alone for a read", async () => {
   const t = mapped(8192);
   const flags = IOCB_NOWAIT;
   await t.read(0, 4096);
@@ -167,12 +228,37 @@ test("iomapDioRw() 104: NOWAIT and the cache", async () => {
   assertEquals(await dread(t, 0, bytes(4096), { flags }), -EAGAIN);
 });
 
-test(
-  "iomapDioRw() 105 and 106: DELALLOC, and a hole to write, are -EIO",
-  async () => {
-    const t = new TestFs({ size: 4096, rows: [[0, 4096, IOMAP_DELALLOC]] });
+/** Lines that `fn` writes to the log. */
+async function logged(fn: () => unknown): Promise<string[]> {
+  const lines: string[] = [];
+  const old = setLogHandler((line) => lines.push(line));
+  try {
+    await fn();
+  } finally {
+    setLogHandler(old);
+  }
+  return lines;
+}
+
+test("iomap corner case 105: DELALLOC under direct I/O is -EIO and a line in the log", async () => {
+  const t = new TestFs({ size: 4096, rows: [[0, 4096, IOMAP_DELALLOC]] });
+  const lines = await logged(async () => {
     assertEquals(await dread(t, 0, bytes(4096)), -EIO);
     assertEquals(await dwrite(t, 0, bytes(4096)), -EIO);
+    // Not without end.
+    for (let i = 0; i < 20; i++) await dread(t, 0, bytes(4096));
+  });
+  assert(lines.length <= 10, `${lines.length} lines`);
+  assertEquals(
+    lines[0],
+    "Direct I/O collision with buffered writes! File: /test Comm: iomap",
+  );
+});
+
+test(
+  "iomap corner case 106: a hole for a direct write is -EIO",
+  async () => {
+    const t = new TestFs({ size: 4096 });
     t.tweak = (iomap) => {
       iomap.type = IOMAP_HOLE;
     };
@@ -208,7 +294,8 @@ interface ZeroCase {
 // Device addresses are 1048576 + file offset.
 const ZERO_CASES: ZeroCase[] = [
   {
-    name: "107, worked example 4: UNWRITTEN is zeroed on both sides",
+    name:
+      "iomap corner case 107: what a direct write leaves of an unwritten block is zeroed on both sides",
     size: 65536,
     type: IOMAP_UNWRITTEN,
     flags: IOMAP_F_NEW,
@@ -217,7 +304,8 @@ const ZERO_CASES: ZeroCase[] = [
     writes: ["W 1048576+1536", "W 1050112+512", "W 1050624+2048"],
   },
   {
-    name: "worked example 5: F_NEW beyond the end is zeroed behind",
+    name:
+      "iomapDioRw() worked example 5: F_NEW beyond the end is zeroed behind",
     size: 4096,
     type: IOMAP_MAPPED,
     flags: IOMAP_F_NEW,
@@ -227,7 +315,7 @@ const ZERO_CASES: ZeroCase[] = [
   },
   {
     name:
-      "108, worked example 6: an overwrite that ends with the file is zeroed behind",
+      "iomap corner case 108: the block in which a direct overwrite ends with the file is zeroed behind",
     size: 6144,
     type: IOMAP_MAPPED,
     pos: 5632,
@@ -235,7 +323,7 @@ const ZERO_CASES: ZeroCase[] = [
     writes: ["W 1054208+512", "W 1054720+2048"],
   },
   {
-    name: "worked example 7: an overwrite inside is one bio",
+    name: "iomapDioRw() worked example 7: an overwrite inside is one bio",
     size: 8192,
     type: IOMAP_MAPPED,
     pos: 5632,
@@ -245,7 +333,7 @@ const ZERO_CASES: ZeroCase[] = [
 ];
 
 for (const { name, size, type, flags, pos, len, writes } of ZERO_CASES) {
-  test(`iomapDioRw() ${name}`, async () => {
+  test(name, async () => {
     const t = new TestFs({ size, rows: [[0, 65536, type]] });
     t.tweak = (iomap) => {
       iomap.flags |= flags ?? 0;
@@ -258,12 +346,27 @@ for (const { name, size, type, flags, pos, len, writes } of ZERO_CASES) {
   });
 }
 
-test("iomapDioRw() 109 and 112: an error loses what was done, endIo is told", async () => {
+/** A file whose second half cannot be mapped. */
+function halfBroken(): TestFs {
   const t = mapped(16384);
   t.tweak = (iomap) => {
     iomap.length = 8192 - iomap.offset;
   };
   t.beginError = (pos) => pos >= 8192 ? -ENOSPC : 0;
+  return t;
+}
+
+test("iomap corner case 109: any error of direct I/O loses what was done", async () => {
+  const t = halfBroken();
+  const iocb = t.iocb(0, IOCB_WRITE | IOCB_DIRECT);
+  assertEquals(await dwrite(t, 0, bytes(16384), { iocb }), -ENOSPC);
+  assertEquals(iocb.pos, 0);
+  assertEquals(t.inode.dioCount, 0);
+  assertEquals(t.dev.take(), ["W 1048576+8192"]);
+});
+
+test("iomap corner case 112: endIo is told the bytes submitted even of an error", async () => {
+  const t = halfBroken();
   const ends: number[][] = [];
   const dops: IomapDioOps = {
     endIo(_iocb, size, error, flags) {
@@ -271,11 +374,8 @@ test("iomapDioRw() 109 and 112: an error loses what was done, endIo is told", as
       return error;
     },
   };
-  const iocb = t.iocb(0, IOCB_WRITE | IOCB_DIRECT);
-  assertEquals(await dwrite(t, 0, bytes(16384), { dops, iocb }), -ENOSPC);
+  assertEquals(await dwrite(t, 0, bytes(16384), { dops }), -ENOSPC);
   assertEquals(ends, [[8192, -ENOSPC, 0]]);
-  assertEquals(iocb.pos, 0);
-  assertEquals(t.inode.dioCount, 0);
 });
 
 test("iomapDioRw() answers the error of the device", async () => {
@@ -294,7 +394,7 @@ test("iomapDioRw() submits no more once a bio has failed", async () => {
   assertEquals(t.dev.take(), ["R 1048576+131072"]);
 });
 
-test("iomapDioRw() 110: PARTIAL keeps what was done before memory that cannot be used", async () => {
+test("iomap corner case 110: PARTIAL keeps what was done before memory that cannot be used", async () => {
   const t = mapped(16384);
   const faulty = () => new FaultyIter(4096, bytes(8192, 7));
   assertEquals(await dio(t, true, 0, faulty()), -EFAULT);
@@ -302,7 +402,7 @@ test("iomapDioRw() 110: PARTIAL keeps what was done before memory that cannot be
   assertEquals(await dio(t, true, 0, faulty(), { dioFlags }), 4096);
 });
 
-test("iomapDioRw() 111: -ENOTBLK of begin gives what was done", async () => {
+test("iomap corner case 111: -ENOTBLK of begin gives what was done", async () => {
   const t = mapped(16384);
   t.beginError = () => -ENOTBLK;
   assertEquals(await dwrite(t, 0, bytes(4096)), 0);
@@ -313,7 +413,7 @@ test("iomapDioRw() 111: -ENOTBLK of begin gives what was done", async () => {
   assertEquals(await dwrite(t, 0, bytes(8192)), 4096);
 });
 
-test("iomapDioRw() 113: endIo's answer replaces the result both ways", async () => {
+test("iomap corner case 113: endIo's answer replaces the result both ways", async () => {
   const t = mapped(16384);
   const answer = (n: number): IomapDioOps => ({
     endIo: () => Promise.resolve(n),
@@ -417,8 +517,8 @@ const FUA_CASES: FuaCase[] = [
   },
 ];
 
-for (const c of FUA_CASES) {
-  test(`iomapDioRw() 114, FUA table: ${c.name}`, async () => {
+test("iomap corner case 114: FUA is for a datasync over written blocks alone, on a device that has it or no cache", async () => {
+  for (const c of FUA_CASES) {
     const t = new TestFs({
       size: 8192,
       rows: [[0, 8192, c.type ?? IOMAP_MAPPED]],
@@ -429,17 +529,18 @@ for (const c of FUA_CASES) {
     };
     const synced: boolean[] = [];
     t.inode.fop.fsync = (_file, start, end, datasync) => {
-      assertEquals([start, end], [0, 4095]);
+      assertEquals([start, end], [0, 4095], c.name);
       synced.push(datasync);
       return 0;
     };
     assertEquals(await dwrite(t, 0, bytes(4096, 7), { flags: c.flags }), 4096);
-    assertEquals((t.dev.seen[0]!.opf & REQ_FUA) !== 0, c.dataFua);
-    assertEquals(synced, c.synced ? [(c.flags & IOCB_SYNC) === 0] : []);
-  });
-}
+    assertEquals((t.dev.seen[0]!.opf & REQ_FUA) !== 0, c.dataFua, c.name);
+    const expected = c.synced ? [(c.flags & IOCB_SYNC) === 0] : [];
+    assertEquals(synced, expected, c.name);
+  }
+});
 
-test("iomapDioRw() 115: one piece without FUA makes the whole flush", async () => {
+test("iomap corner case 115: one piece without FUA makes the whole flush", async () => {
   const t = new TestFs({
     size: 12288,
     rows: [
@@ -460,7 +561,7 @@ test("iomapDioRw() 115: one piece without FUA makes the whole flush", async () =
   assertEquals(synced, 1);
 });
 
-test("iomapDioRw() 116: cache that stays after the write is an error for fsync only", async () => {
+test("iomap corner case 116: cache that stays after a direct write is an error for fsync alone, and a line in the log", async () => {
   const t = mapped(8192);
   let cached = Promise.resolve();
   const dops: IomapDioOps = {
@@ -469,15 +570,22 @@ test("iomapDioRw() 116: cache that stays after the write is an error for fsync o
       cached = t.write(0, bytes(4096, 9)).then(() => bio.bdev.submit(bio));
     },
   };
-  assertEquals(await dwrite(t, 0, bytes(4096, 8), { dops }), 4096);
+  const lines = await logged(async () => {
+    assertEquals(await dwrite(t, 0, bytes(4096, 8), { dops }), 4096);
+  });
   await cached;
   const { mapping } = t.inode;
   // No writeback has failed: who only flushes is not told.
   assertEquals(await t.flush(), 0);
   assertEquals(await fileWriteAndWaitRange(mapping, t.file, 0, MAX), -EIO);
+  assertEquals(lines, [
+    "Page cache invalidation failure on direct I/O.  Possible data corruption " +
+    "due to collision with buffered I/O!",
+    "File: /test PID: 1 Comm: iomap",
+  ]);
 });
 
-test("iomapDioRw() 117: OVERWRITE_ONLY beyond the end is -EAGAIN", async () => {
+test("iomap corner case 117: OVERWRITE_ONLY beyond the end is -EAGAIN", async () => {
   const t = mapped(8192);
   const dioFlags = IOMAP_DIO_OVERWRITE_ONLY;
   for (const [pos, len] of [[8192, 512], [4096, 8192]] as const) {
@@ -487,7 +595,7 @@ test("iomapDioRw() 117: OVERWRITE_ONLY beyond the end is -EAGAIN", async () => {
   assertEquals(await dwrite(t, 4096, bytes(4096), { dioFlags }), 4096);
 });
 
-test("iomapDioRw() 118: ATOMIC over a mapping that is too short is -EINVAL", async () => {
+test("iomap corner case 118: ATOMIC over a mapping that is too short is -EINVAL", async () => {
   const t = mapped(16384);
   t.tweak = (iomap) => {
     iomap.flags |= IOMAP_F_ATOMIC_BIO;
@@ -503,7 +611,7 @@ function async_(
   t: TestFs,
   flags: number,
   pos: number,
-  buffer: Uint8Array,
+  memory: Uint8Array | IovIter,
   { dioFlags = 0, dops = null, doneBefore = 0 }: Dio = {},
 ) {
   const iocb = t.iocb(pos, flags | IOCB_DIRECT);
@@ -513,7 +621,7 @@ function async_(
     call.done = true;
     told.resolve(ret);
   };
-  const from = new IovIter(buffer);
+  const from = memory instanceof IovIter ? memory : new IovIter(memory);
   call.ret = iomapDioRw(iocb, from, t.ops, dops, dioFlags, null, doneBefore);
   return call;
 }
@@ -542,21 +650,21 @@ test("iomapDioRw() asynchronous: what is done at once is answered at once", () =
   assertEquals([call.ret, call.done], [4096, false]);
 });
 
-test("iomapDioRw() 121: FORCE_WAIT never queues", async () => {
+test("iomap corner case 121: FORCE_WAIT never queues", async () => {
   const t = mapped(8192);
   const call = async_(t, 0, 0, bytes(4096), { dioFlags: IOMAP_DIO_FORCE_WAIT });
   assertEquals(await call.ret, 4096);
   assertEquals(call.done, false);
 });
 
-test("iomapDioRw() 122: doneBefore is added only to progress", async () => {
+test("iomap corner case 122: doneBefore is added only to progress", async () => {
   const t = mapped(8192);
   assertEquals(await dread(t, 0, bytes(4096), { doneBefore: 100 }), 4196);
   t.dev.fault = () => BLK_STS_IOERR;
   assertEquals(await dread(t, 0, bytes(4096), { doneBefore: 100 }), -EIO);
 });
 
-test("iomapDioRw() 123: i_size is the file system's to move, save for INLINE", async () => {
+test("iomap corner case 123: of direct I/O i_size is the file system's to move, save for INLINE", async () => {
   const t = new TestFs({ size: 0, ...asNew });
   assertEquals(await dwrite(t, 0, bytes(4096, 7)), 4096);
   assertEquals(t.inode.size, 0);
@@ -574,7 +682,7 @@ test("iomapDioRw() 123: i_size is the file system's to move, save for INLINE", a
   assertEquals(data.subarray(50, 70), bytes(20, 7));
 });
 
-test("inodeDioWait() 124: returns only after endIo", async () => {
+test("iomap corner case 124: inodeDioWait() returns only after endIo", async () => {
   const t = mapped(8192);
   const order: string[] = [];
   const dops: IomapDioOps = {
@@ -592,29 +700,53 @@ test("inodeDioWait() 124: returns only after endIo", async () => {
   assertEquals(order, ["endIo", "waited"]);
 });
 
-test("iomapDioRw() 125: more than 64 KiB to zero is -EINVAL", async () => {
-  const t = new TestFs({
-    blkbits: 17,
-    size: 2 ** 20,
-    rows: [[0, 2 ** 20, IOMAP_UNWRITTEN]],
-  });
-  assertEquals(await dwrite(t, 65536 + 512, bytes(512)), -EINVAL);
-}, "more than 64 KiB to zero");
+test(
+  "iomap corner case 125: more than 64 KiB to zero around direct I/O is -EINVAL",
+  async () => {
+    const t = new TestFs({
+      blkbits: 17,
+      size: 2 ** 20,
+      rows: [[0, 2 ** 20, IOMAP_UNWRITTEN]],
+    });
+    assertEquals(await dwrite(t, 65536 + 512, bytes(512)), -EINVAL);
+  },
+  "more than 64 KiB to zero",
+);
 
-for (
-  const [name, good, pos, size, expected] of [
-    ["unaligned, into a hole", 0, 8704, 65536, 0],
-    ["after an unaligned piece", 4096, 131584, 262144, 4096],
-    ["at a block's border", 4096, 65536, 262144, -EFAULT],
-    ["beyond the end", 4096, 512, 0, 4096],
-  ] as const
-) {
-  test(`iomapDioRw() 126a: memory that cannot be used, ${name}`, async () => {
+test("iomap corner case 126: a direct read dirties the memory that it fills, where somebody keeps book", async () => {
+  const t = mapped(16384);
+  const buffer = bytes(12288);
+  const iter = new IovIter(buffer);
+  const dirty: number[][] = [];
+  iter.pagesDirty = (data, offset, len) => {
+    assert(data === buffer);
+    // By now it is filled.
+    assertEquals(buffer[offset], pattern(offset, 1)[0]);
+    dirty.push([offset, len]);
+  };
+  assertEquals(await dio(t, false, 0, iter), 12288);
+  assertEquals(dirty, [[0, 12288]]);
+  // A write leaves memory as it is.
+  const out = new IovIter(buffer);
+  out.pagesDirty = iter.pagesDirty;
+  assertEquals(await dio(t, true, 0, out), 12288);
+  assertEquals(dirty.length, 1);
+});
+
+test("iomap corner case 126a: memory that cannot be read, within a block to be zeroed, ends a direct write early; at a block's border it is -EFAULT", async () => {
+  for (
+    const [name, good, pos, size, expected] of [
+      ["unaligned, into a hole", 0, 8704, 65536, 0],
+      ["after an unaligned piece", 4096, 131584, 262144, 4096],
+      ["at a block's border", 4096, 65536, 262144, -EFAULT],
+      ["beyond the end", 4096, 512, 0, 4096],
+    ] as const
+  ) {
     const t = new TestFs({ size, allocate: IOMAP_UNWRITTEN });
     const from = new FaultyIter(good, bytes(good + 4096, 7));
-    assertEquals(await dio(t, true, pos, from), expected);
-  });
-}
+    assertEquals(await dio(t, true, pos, from), expected, name);
+  }
+});
 
 test("iomapDioRw() tells endIo of unwritten and shared blocks", async () => {
   const seen: number[] = [];
@@ -670,4 +802,276 @@ test("iomapDioRw() in a synchronous call runs the clock in place", () => {
   assertEquals(n, 8192);
   assertEquals(buffer, pattern(0, 8192));
   assertEquals(t.dev.seen[0]!.op, REQ_OP_READ);
+});
+
+test("iomap corner case 120: only the one bio of an asynchronous call is polled for", async () => {
+  const polled = (t: TestFs) =>
+    t.dev.seen.splice(0).map(({ opf }) => (opf & REQ_POLLED) !== 0);
+  const flags = IOCB_HIPRI;
+  const t = mapped(256 * KiB);
+
+  // A synchronous call sleeps.
+  const iocb = t.iocb(0, flags | IOCB_DIRECT);
+  assertEquals(await dread(t, 0, bytes(4096), { iocb }), 4096);
+  assertEquals([polled(t), iocb.flags], [[false], IOCB_DIRECT]);
+
+  const one = async_(t, flags, 0, bytes(4096));
+  assertEquals([one.ret, polled(t)], [-EIOCBQUEUED, [true]]);
+  assert(one.iocb.private instanceof Bio);
+  assertEquals(one.iocb.flags & IOCB_HIPRI, 0);
+  assertEquals(await one.told, 4096);
+  // There is nothing to poll for any more.
+  assertEquals(one.iocb.private, null);
+  assertEquals(iocbBioIopoll(one.iocb, 0), 0);
+
+  // Whoever polls does not wait for a request.
+  t.dev.limits = { ...t.dev.limits, features: BLK_FEAT_NOWAIT };
+  const nowait = async_(t, flags | IOCB_NOWAIT, 0, bytes(4096));
+  assert((t.dev.seen[0]!.opf & REQ_NOWAIT) !== 0);
+  await nowait.told;
+  polled(t);
+
+  // Two bios: neither.
+  const parts = Array.from({ length: 257 }, () => bytes(512));
+  const two = async_(t, flags, 0, new IovIter(...parts));
+  await two.told;
+  assertEquals(polled(t), [false, false]);
+
+  // Two mappings: the first.
+  t.tweak = (iomap) => {
+    if (iomap.offset === 0) iomap.length = 4096;
+  };
+  t.extents = [
+    { offset: 0, length: 4096, type: IOMAP_MAPPED, addr: MiB },
+    { offset: 4096, length: 4096, type: IOMAP_MAPPED, addr: 2 * MiB },
+  ];
+  const split = async_(t, flags, 0, bytes(8192));
+  await split.told;
+  assertEquals(polled(t), [true, false]);
+
+  // A write that a worker ends; one that its issuer ends.
+  const worker = async_(t, flags | IOCB_WRITE, 0, bytes(4096));
+  await worker.told;
+  assertEquals(polled(t), [false]);
+  const issuer = flags | IOCB_WRITE | IOCB_DIO_CALLER_COMP;
+  const mine = async_(t, issuer, 0, bytes(4096));
+  await mine.told;
+  assertEquals(polled(t), [true]);
+  assertEquals(await mine.iocb.dioComplete!(mine.iocb.private), 4096);
+});
+
+test("iomapDioRw() asynchronous: a read ends with its bio, a write or an error in a worker", async () => {
+  const t = mapped(64 * KiB);
+  /** Whether the call is told before the next event of the same time runs. */
+  const inline = async (call: ReturnType<typeof async_>): Promise<boolean> => {
+    const order: string[] = [];
+    call.told.then(() => order.push("told"));
+    await t.clock.sleep(t.dev.latency - 1);
+    // Added after the device's event, and before a worker's.
+    t.clock.at(t.clock.now() + 1, () => order.push("event"), null);
+    await t.clock.sleep(10);
+    assertEquals(order.length, 2);
+    return order[0] === "told";
+  };
+  assert(await inline(async_(t, 0, 0, bytes(4096))));
+  assert(!await inline(async_(t, IOCB_WRITE, 0, bytes(4096))));
+  t.dev.fault = () => BLK_STS_IOERR;
+  const failed = async_(t, 0, 0, bytes(4096));
+  assert(!await inline(failed));
+  assertEquals(await failed.told, -EIO);
+});
+
+interface CallerCase {
+  name: string;
+  flags: number;
+  pos: number;
+  /** Whether the issuer ends it. */
+  deferred: boolean;
+  type?: number;
+  map?: number;
+}
+
+const CALLER_CASES: CallerCase[] = [
+  { name: "an overwrite", flags: 0, pos: 0, deferred: true },
+  {
+    name: "into SHARED",
+    flags: 0,
+    pos: 0,
+    deferred: true,
+    map: IOMAP_F_SHARED,
+  },
+  { name: "into NEW", flags: 0, pos: 0, deferred: false, map: IOMAP_F_NEW },
+  {
+    name: "into UNWRITTEN",
+    flags: 0,
+    pos: 0,
+    deferred: false,
+    type: IOMAP_UNWRITTEN,
+  },
+  { name: "at the end of the file", flags: 0, pos: 8192, deferred: false },
+  { name: "across the end", flags: 0, pos: 4096, deferred: true },
+  { name: "with FUA", flags: DSYNC, pos: 0, deferred: true },
+  { name: "with a sync to do", flags: SYNC, pos: 0, deferred: false },
+];
+
+test("iomapDioRw() leaves a write that needs no more to an issuer that asked for it", async () => {
+  for (const c of CALLER_CASES) {
+    const t = new TestFs({
+      size: 8192,
+      rows: [[0, 64 * KiB, c.type ?? IOMAP_MAPPED]],
+    });
+    t.dev.setCache(true, true);
+    t.inode.fop.fsync = () => 0;
+    t.tweak = (iomap) => {
+      iomap.flags |= c.map ?? 0;
+    };
+    const flags = c.flags | IOCB_WRITE | IOCB_DIO_CALLER_COMP;
+    const call = async_(t, flags, c.pos, bytes(8192));
+    const ret = await call.told;
+    const { iocb } = call;
+    assertEquals(iocb.dioComplete !== null, c.deferred, c.name);
+    if (c.deferred) {
+      // Nothing is ended before the issuer does it.
+      assertEquals([ret, iocb.pos, t.inode.dioCount], [0, c.pos, 1], c.name);
+      assertEquals(await iocb.dioComplete!(iocb.private), 8192, c.name);
+    } else assertEquals(ret, 8192, c.name);
+    assertEquals([iocb.pos, t.inode.dioCount], [c.pos + 8192, 0], c.name);
+  }
+});
+
+test("__iomapDioRw() answers what iomapDioComplete() ends", async () => {
+  const t = mapped(8192);
+  const begin = (pos: number, length: number) => {
+    const iocb = t.iocb(pos, IOCB_DIRECT);
+    const from = new IovIter(bytes(length));
+    return { iocb, dio: __iomapDioRw(iocb, from, t.ops, null, 0, null, 0) };
+  };
+  const { iocb, dio: begun } = begin(0, 4096);
+  const request = await begun;
+  assert(typeof request === "object");
+  assertEquals([iocb.pos, t.inode.dioCount], [0, 1]);
+  assertEquals(await iomapDioComplete(request), 4096);
+  assertEquals([iocb.pos, t.inode.dioCount], [4096, 0]);
+  // Nothing to do; and an error, which is the request's.
+  assertEquals(await begin(8192, 512).dio, 0);
+  const bad = await begin(100, 512).dio;
+  assert(typeof bad === "object");
+  assertEquals(await iomapDioComplete(bad), -EINVAL);
+});
+
+test("iomapDioRw() takes its bios from the file system's set", async () => {
+  class OwnBio extends Bio {
+    tag = 7;
+  }
+  const t = mapped(16384);
+  const seen: Bio[] = [];
+  const dops: IomapDioOps = {
+    bioSet: { bioAlloc: (bdev, opf) => new OwnBio(bdev, opf) },
+    submitIo(_iter, bio, fileOffset) {
+      assertEquals(fileOffset, seen.length * 131072);
+      seen.push(bio);
+      submitBio(bio);
+    },
+  };
+  const parts = Array.from({ length: 300 }, () => bytes(512));
+  t.inode.size = 2 ** 20;
+  t.extents[0]!.length = 2 ** 20;
+  const ret = await dio(t, true, 0, new IovIter(...parts), { dops });
+  assertEquals(ret, 300 * 512);
+  assert(seen.length === 2 && seen.every((bio) => bio instanceof OwnBio));
+});
+
+/** Hooks that make an ioend of each bio, once `before` lets them. */
+function ioendOps(
+  ioends: IomapIoend[],
+  before: () => Promise<unknown> | null,
+): IomapDioOps {
+  const done = (bio: Bio) => {
+    const ioend = bio.private as IomapIoend;
+    iomapFinishIoends(ioend, blkStatusToErrno(bio.status));
+  };
+  return {
+    submitIo(iter, bio, fileOffset) {
+      const flags = IOMAP_IOEND_DIRECT;
+      ioends.push(iomapInitIoend(iter.inode, bio, fileOffset, flags));
+      bio.endIo = done;
+      const wait = before();
+      if (wait === null) submitBio(bio);
+      else wait.then(() => submitBio(bio));
+    },
+  };
+}
+
+test("iomapFinishIoends() of DIRECT ioends ends direct I/O", async () => {
+  const t = mapped(64 * KiB);
+  const ioends: IomapIoend[] = [];
+  const dops = ioendOps(ioends, () => null);
+  const data = bytes(4096, 9);
+  // There is no issuer's turn: a worker runs already.
+  const flags = IOCB_WRITE | IOCB_DIO_CALLER_COMP;
+  const call = async_(t, flags, 4096, data, { dops });
+  assertEquals(await call.told, 4096);
+  assertEquals(call.iocb.dioComplete, null);
+  assertEquals(ioends.map((i) => [i.offset, i.size]), [[4096, 4096]]);
+  t.dev.fault = () => BLK_STS_IOERR;
+  const failed = async_(t, flags, 4096, data, { dops });
+  assertEquals(await failed.told, -EIO);
+  assertEquals(t.inode.dioCount, 0);
+});
+
+test("iomapFinishIoends() of DIRECT ioends does not drop the cache itself", async () => {
+  const t = mapped(64 * KiB);
+  // What was cached before the data was there goes, in a worker of its own.
+  let dops = ioendOps([], () => t.read(4096, 4096));
+  const cached = async_(t, IOCB_WRITE, 4096, bytes(4096, 8), { dops });
+  assertEquals(await cached.told, 4096);
+  assertEquals(t.folio(1), null);
+  assertEquals(await t.read(4096, 4096), bytes(4096, 8));
+  await t.drop();
+  // What comes while it ends stays.
+  dops = {
+    ...ioendOps([], () => null),
+    endIo: async () => {
+      await t.read(4096, 4096);
+      return 0;
+    },
+  };
+  const ended = async_(t, IOCB_WRITE, 4096, bytes(4096, 9), { dops });
+  assertEquals(await ended.told, 4096);
+  assert(t.folio(1) !== null);
+});
+
+test("iomapDioRw() with PARTIAL and NOWAIT does not wait for what was sent", async () => {
+  const t = mapped(16384);
+  const from = new FaultyIter(4096, bytes(8192));
+  const dioFlags = IOMAP_DIO_PARTIAL;
+  const call = async_(t, IOCB_NOWAIT, 0, from, { dioFlags });
+  assertEquals(call.ret, -EIOCBQUEUED);
+  assertEquals(await call.told, 4096);
+  const waits = async_(t, 0, 0, new FaultyIter(4096, bytes(8192)), {
+    dioFlags,
+  });
+  assertEquals(await waits.ret, 4096);
+  assertEquals(waits.done, false);
+});
+
+test("iomapDioRw() zeroes no tail after it has stopped for an error", async () => {
+  const t = new TestFs({
+    size: 2 ** 20,
+    rows: [[0, 2 ** 20, IOMAP_UNWRITTEN]],
+  });
+  t.dev.latency = 0;
+  t.dev.fault = () => BLK_STS_IOERR;
+  // The first bio ends within a block.
+  const parts = Array.from({ length: 512 }, () => bytes(131));
+  assertEquals(await dio(t, true, 0, new IovIter(...parts)), -EIO);
+  // The walk goes on, and is told after it has filled up in front, as in the kernel.
+  assertEquals(t.dev.take(), ["W 1048576+33280", "W 1081344+512"]);
+});
+
+test("iomapDioRw() reads as one who waits", async () => {
+  const t = mapped(4096);
+  await dread(t, 0, bytes(4096));
+  const { opf } = t.dev.seen[0]!;
+  assertEquals(opf, REQ_OP_READ | REQ_SYNC | REQ_IDLE);
 });

@@ -1,5 +1,6 @@
 /** Corner cases 137 to 149: SEEK_DATA, SEEK_HOLE and FIEMAP. */
 import { assertEquals } from "@std/assert";
+import { BLK_STS_IOERR } from "../../block/blk-types.ts";
 import type { FiemapExtentInfo } from "../../fs/fs.ts";
 import {
   FIEMAP_EXTENT_DATA_INLINE,
@@ -14,7 +15,7 @@ import {
   FIEMAP_FLAG_SYNC,
   FIEMAP_FLAG_XATTR,
 } from "../../fs/ioctl.ts";
-import { iomapFiemap } from "../../iomap/fiemap.ts";
+import { fiemapPrep, iomapFiemap } from "../../iomap/fiemap.ts";
 import {
   IOMAP_DELALLOC,
   IOMAP_F_MERGED,
@@ -37,7 +38,8 @@ interface SeekCase {
 
 const SEEK_CASES: SeekCase[] = [
   {
-    name: "137, worked example 15: all hole",
+    name:
+      "iomap corner case 137: SEEK_DATA and SEEK_HOLE before the file or from its end on are -ENXIO",
     options: { size: 1024 * KiB },
     answers: [
       [-1, -ENXIO, -ENXIO],
@@ -46,31 +48,45 @@ const SEEK_CASES: SeekCase[] = [
       [1048576, -ENXIO, -ENXIO],
     ],
   },
-  { name: "empty file", options: {}, answers: [[0, -ENXIO, -ENXIO]] },
   {
-    name: "138: all data",
+    name: "iomapSeekData() and iomapSeekHole() of an empty file",
+    options: {},
+    answers: [[0, -ENXIO, -ENXIO]],
+  },
+  {
+    name: "iomap corner case 138: the end of the file is a hole",
     options: { size: 10000, rows: [[0, 12288, IOMAP_MAPPED]] },
     answers: [[0, 0, 10000], [9999, 9999, 10000]],
   },
   {
-    name: "139 and 140: DELALLOC is data, clean UNWRITTEN is a hole",
+    name: "iomap corner case 139: SEEK_DATA where none follows is -ENXIO",
+    options: { size: 65536, rows: [[0, 4096, IOMAP_MAPPED]] },
+    answers: [[0, 0, 4096], [4096, -ENXIO, 4096], [60000, -ENXIO, 60000]],
+  },
+  {
+    name:
+      "iomap corner case 140: DELALLOC is data, UNWRITTEN where the cache is up to date alone",
     options: {
-      size: 20480,
+      size: 24576,
       rows: [
         [4096, 4096, IOMAP_DELALLOC],
         [8192, 4096, IOMAP_MAPPED],
         [12288, 4096, IOMAP_UNWRITTEN],
+        [20480, 4096, IOMAP_UNWRITTEN],
       ],
     },
+    prepare: (t) => t.write(20480, bytes(4096, 1)),
     answers: [
       [0, 4096, 0],
       [5000, 5000, 12288],
-      [12288, -ENXIO, 12288],
-      [13000, -ENXIO, 13000],
+      [12288, 20480, 12288],
+      [13000, 20480, 13000],
+      [20480, 20480, 24576],
     ],
   },
   {
-    name: "140 and 142: dirty cache over UNWRITTEN, 4 KiB blocks",
+    name:
+      "iomap corner case 142: over UNWRITTEN answers go by blocks, and stay within one, 4 KiB",
     options: { size: 200_000, rows: [[0, 200_704, IOMAP_UNWRITTEN]] },
     prepare: (t) => t.write(100_000, bytes(10, 1)),
     answers: [
@@ -80,7 +96,7 @@ const SEEK_CASES: SeekCase[] = [
     ],
   },
   {
-    name: "142: dirty cache over UNWRITTEN, 1 KiB blocks",
+    name: "iomapSeekData() and iomapSeekHole() over UNWRITTEN, 1 KiB blocks",
     options: {
       blkbits: 10,
       size: 200_000,
@@ -90,7 +106,7 @@ const SEEK_CASES: SeekCase[] = [
     answers: [[0, 99328, 0], [100_000, 100_000, 100_352]],
   },
   {
-    name: "141: clean cache over UNWRITTEN is data",
+    name: "iomap corner case 141: clean cache over UNWRITTEN is data",
     options: { size: 65536, rows: [[0, 65536, IOMAP_UNWRITTEN]] },
     prepare: async (t) => {
       t.file.ra.raPages = 0;
@@ -99,7 +115,8 @@ const SEEK_CASES: SeekCase[] = [
     answers: [[0, 8192, 0], [9000, 9000, 12288]],
   },
   {
-    name: "140: cache over all of an UNWRITTEN extent before another",
+    name:
+      "iomapSeekHole() looks behind an UNWRITTEN extent that is cached whole",
     options: {
       size: 12288,
       rows: [[0, 4096, IOMAP_UNWRITTEN], [4096, 4096, IOMAP_MAPPED]],
@@ -110,7 +127,7 @@ const SEEK_CASES: SeekCase[] = [
 ];
 
 for (const { name, options, answers, prepare } of SEEK_CASES) {
-  test(`iomapSeekData() and iomapSeekHole() ${name}`, async () => {
+  test(name, async () => {
     const t = new TestFs(options);
     await prepare?.(t);
     for (const [pos, data, hole] of answers) {
@@ -147,36 +164,50 @@ async function fiemap(
 
 const LAST = FIEMAP_EXTENT_LAST;
 
-test("iomapFiemap() 143 to 145, worked example 14: LAST, a full array, counting", async () => {
-  const t = new TestFs({
+const FIRST = [0, 40960, 4096, 0];
+const SECOND = [8192, 81920, 4096, FIEMAP_EXTENT_UNWRITTEN];
+const SECOND_LAST = [8192, 81920, 4096, FIEMAP_EXTENT_UNWRITTEN | LAST];
+
+/** Two extents with a hole between. */
+function twoExtents(): TestFs {
+  return new TestFs({
     size: 12288,
-    rows: [[0, 4096, IOMAP_MAPPED, 40960], [
-      8192,
-      4096,
-      IOMAP_UNWRITTEN,
-      81920,
-    ]],
+    rows: [
+      [0, 4096, IOMAP_MAPPED, 40960],
+      [8192, 4096, IOMAP_UNWRITTEN, 81920],
+    ],
   });
-  const first = [0, 40960, 4096, 0];
-  const second = [8192, 81920, 4096, FIEMAP_EXTENT_UNWRITTEN];
-  assertEquals(await fiemap(t, 10), {
-    ret: 0,
-    mapped: 2,
-    rows: [first, [...second.slice(0, 3), second[3]! | LAST]],
-  });
-  assertEquals((await fiemap(t, 2)).rows.at(-1)![3]! & LAST, LAST);
-  t.takeCalls();
-  assertEquals(await fiemap(t, 1), { ret: 0, mapped: 1, rows: [first] });
+}
+
+test("iomap corner case 143: LAST is the last extent found in the request, not in the file", async () => {
+  const t = twoExtents();
+  const rows = [FIRST, SECOND_LAST];
+  assertEquals(await fiemap(t, 10), { ret: 0, mapped: 2, rows });
+  assertEquals((await fiemap(t, 10, 0, 4096)).rows, [[0, 40960, 4096, LAST]]);
+  // Extents come whole: nothing is cut to the request.
+  assertEquals((await fiemap(t, 10, 9000, 10)).rows, [SECOND_LAST]);
+});
+
+test("iomap corner case 144: an array that is full before the walk ends has no LAST", async () => {
+  const t = twoExtents();
+  assertEquals(await fiemap(t, 1), { ret: 0, mapped: 1, rows: [FIRST] });
   // The row is there once the second mapping is found; then the walk stops.
   assertEquals(
     t.takeCalls().at(-1)!.replace(/.*written/, "written"),
     "written 0",
   );
-  assertEquals((await fiemap(t, 10, 0, 4096)).rows, [[0, 40960, 4096, LAST]]);
+  // Room for exactly all: the last is found out to be that only at the end.
+  assertEquals((await fiemap(t, 2)).rows, [FIRST, SECOND_LAST]);
+  t.insert({ offset: 16384, length: 4096, type: IOMAP_MAPPED, addr: 122880 });
+  assertEquals((await fiemap(t, 2)).rows, [FIRST, SECOND]);
+});
+
+test("iomap corner case 145: without an array all extents are counted", async () => {
+  const t = twoExtents();
   assertEquals(await fiemap(t, 0), { ret: 0, mapped: 2, rows: [] });
 });
 
-test("iomapFiemap() 146: requests that are refused", async () => {
+test("iomap corner case 146: fiemap of no bytes is -EINVAL, beyond the largest file -EFBIG, with a strange flag -EBADR", async () => {
   const t = new TestFs({ size: 4096 });
   t.inode.sb.maxBytes = 2 ** 40;
   const ask = async (
@@ -191,6 +222,7 @@ test("iomapFiemap() 146: requests that are refused", async () => {
     await ask(request(1, flags), 0, 1),
     [-EBADR, FIEMAP_FLAG_XATTR | FIEMAP_FLAG_CACHE],
   );
+  assertEquals(await ask(request(1, 0x10), 0, 1), [-EBADR, 0x10]);
   t.takeCalls();
   await ask(request(1), 2 ** 40 - 10, 100);
   assertEquals(t.takeCalls()[0], `begin ${2 ** 40 - 10}+10`);
@@ -205,28 +237,55 @@ test("iomapFiemap() SYNC writes the file back first", async () => {
   assertEquals(t.dev.take(), ["W 1048576+4096"]);
 });
 
-test("iomapFiemap() 147 and 148: flags of each kind of mapping", async () => {
-  const t = new TestFs({
-    size: 20480,
-    rows: [
-      [0, 4096, IOMAP_DELALLOC],
-      [4096, 4096, IOMAP_MAPPED, 40960],
-      [8192, 4096, IOMAP_MAPPED, 81920],
-    ],
-  });
-  t.extents[1]!.flags = IOMAP_F_MERGED;
-  t.extents[2]!.flags = IOMAP_F_SHARED;
-  assertEquals((await fiemap(t, 10)).rows, [
-    [0, 0, 4096, FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_UNKNOWN],
-    [4096, 40960, 4096, FIEMAP_EXTENT_MERGED],
-    [8192, 81920, 4096, FIEMAP_EXTENT_SHARED | LAST],
-  ]);
+test("fiemapPrep() lets a file system serve XATTR, but never CACHE", async () => {
+  const t = new TestFs({ size: 4096 });
+  const all = FIEMAP_FLAG_XATTR | FIEMAP_FLAG_CACHE;
+  const info = request(1, FIEMAP_FLAG_XATTR);
+  assertEquals(await fiemapPrep(t.inode, info, 0, 4096, all), 4096);
+  info.flags = all;
+  assertEquals(await fiemapPrep(t.inode, info, 0, 4096, all), -EBADR);
+  assertEquals(info.flags, FIEMAP_FLAG_CACHE);
+});
+
+test("iomapFiemap() SYNC answers the error of writing back", async () => {
+  const t = new TestFs();
+  await t.write(0, bytes(4096, 1));
+  t.dev.fault = () => BLK_STS_IOERR;
+  const info = request(10, FIEMAP_FLAG_SYNC);
+  assertEquals(await iomapFiemap(t.inode, info, 0, 8192, t.ops), -EIO);
+  assertEquals(info.extents, []);
+});
+
+test("iomap corner case 147: a DELALLOC row has no address and says so", async () => {
+  const t = new TestFs({ size: 4096, rows: [[0, 4096, IOMAP_DELALLOC]] });
+  const flags = FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_UNKNOWN | LAST;
+  assertEquals((await fiemap(t, 10)).rows, [[0, 0, 4096, flags]]);
+});
+
+test("iomap corner case 148: an INLINE row says that it is not aligned", async () => {
+  const t = new TestFs({ size: 100 });
   t.extents = [{ offset: 0, length: 100, type: IOMAP_INLINE, addr: 7 }];
   const inline = FIEMAP_EXTENT_DATA_INLINE | FIEMAP_EXTENT_NOT_ALIGNED;
   assertEquals((await fiemap(t, 10)).rows, [[0, 7, 100, inline | LAST]]);
 });
 
-test("iomapFiemap() 149: an error after the first extent is lost", async () => {
+test("iomapFiemap() tells of merged and shared extents", async () => {
+  const t = new TestFs({
+    size: 20480,
+    rows: [
+      [4096, 4096, IOMAP_MAPPED, 40960],
+      [8192, 4096, IOMAP_MAPPED, 81920],
+    ],
+  });
+  t.extents[0]!.flags = IOMAP_F_MERGED;
+  t.extents[1]!.flags = IOMAP_F_SHARED;
+  assertEquals((await fiemap(t, 10)).rows, [
+    [4096, 40960, 4096, FIEMAP_EXTENT_MERGED],
+    [8192, 81920, 4096, FIEMAP_EXTENT_SHARED | LAST],
+  ]);
+});
+
+test("iomap corner case 149: of fiemap an error after the first extent is lost", async () => {
   const t = new TestFs({
     size: 12288,
     rows: [[0, 4096, IOMAP_MAPPED, 40960], [4096, 4096, IOMAP_MAPPED, 0]],

@@ -48,6 +48,7 @@ import {
 import { setWarningHandler } from "../../lib/bug.ts";
 import { type Clock, VirtualClock } from "../../lib/clock.ts";
 import { IovIter } from "../../lib/iov-iter.ts";
+import { setLogHandler } from "../../lib/printk.ts";
 import {
   filemapLookup,
   filemapRead,
@@ -455,6 +456,10 @@ export class FaultyIter extends IovIter {
     this.#left = readable;
   }
 
+  override get readable(): boolean {
+    return this.#left > 0 && super.readable;
+  }
+
   override copyFrom(dst: Uint8Array, at: number, len: number): number {
     return super.copyFrom(dst, at, Math.min(len, this.#left));
   }
@@ -477,11 +482,18 @@ export class FaultyIter extends IovIter {
 }
 
 const warnings: string[] = [];
+const lines: string[] = [];
+
+/** Log lines of the test since the last call. */
+export function takeLog(): string[] {
+  return lines.splice(0);
+}
 
 /**
- * A test that fails if a warning is raised that it does not expect.
+ * A test that fails if a warning is raised that it does not expect. What is logged,
+ * {@linkcode takeLog} has.
  *
- * @param expected Part of a warning that may be raised: a rule warns only once.
+ * @param expected Part of a warning that may be raised: some warn only once.
  */
 export function test(
   name: string,
@@ -489,11 +501,14 @@ export function test(
   expected?: string,
 ): void {
   Deno.test(name, async () => {
-    const old = setWarningHandler((message) => warnings.push(message));
+    const oldWarning = setWarningHandler((message) => warnings.push(message));
+    const oldLog = setLogHandler((line) => lines.push(line));
     try {
       await fn();
     } finally {
-      setWarningHandler(old);
+      setWarningHandler(oldWarning);
+      setLogHandler(oldLog);
+      lines.length = 0;
     }
     const raised = warnings.splice(0);
     const wrong = raised.filter((w) => !expected || !w.includes(expected));

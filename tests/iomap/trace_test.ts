@@ -2,10 +2,37 @@ import { assertEquals } from "@std/assert";
 import { IOCB_DIRECT, IOCB_WRITE } from "../../fs/kiocb.ts";
 import { iomapDioRw } from "../../iomap/direct-io.ts";
 import { iomapFiemap } from "../../iomap/fiemap.ts";
-import { IOMAP_MAPPED, IOMAP_UNWRITTEN } from "../../iomap/iomap.ts";
-import { type IomapTraceEvent, setIomapTracer } from "../../iomap/trace.ts";
+import {
+  IOMAP_DELALLOC,
+  IOMAP_DIO_FORCE_WAIT,
+  IOMAP_F_NEW,
+  IOMAP_MAPPED,
+  IOMAP_UNWRITTEN,
+  IOMAP_WRITE,
+} from "../../iomap/iomap.ts";
+import {
+  formatIomapTrace,
+  iomapFlagNames,
+  iomapOpFlagNames,
+  type IomapTraceEvent,
+  iomapTypeName,
+  printIomapTrace,
+  setIomapTracer,
+} from "../../iomap/trace.ts";
 import { IovIter } from "../../lib/iov-iter.ts";
 import { truncatePagecacheRange } from "../../mm/truncate.ts";
+import {
+  createNvme,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  type FsFile,
+  mkfsXfs,
+  type Mount,
+  mount,
+  SEEK_HOLE,
+  VirtualClock,
+  xfs,
+} from "../../mod.ts";
 import { bytes, test, TestFs } from "./testfs.ts";
 
 /** Events of what `fn` does. */
@@ -28,35 +55,38 @@ test("setIomapTracer() shows the walk of a buffered write", async () => {
   assertEquals(events, [
     {
       name: "iomap_iter",
+      time: 0,
       dev: "7:0",
       ino: 5,
       pos: 100,
       // Computed from a mapping that is not there yet, as the kernel does.
       length: 5000,
       status: 0,
-      flags: ["WRITE"],
+      flags: IOMAP_WRITE,
       ops: t.ops,
       caller: "iomap_file_buffered_write",
     },
     {
       name: "iomap_iter_dstmap",
+      time: 0,
       dev: "7:0",
       ino: 5,
       addr: -1,
       offset: 0,
       length: 8192,
-      type: "DELALLOC",
-      flags: ["NEW"],
+      type: IOMAP_DELALLOC,
+      flags: IOMAP_F_NEW,
       bdev: "7:0",
     },
     {
       name: "iomap_iter",
+      time: 0,
       dev: "7:0",
       ino: 5,
       pos: 5100,
       length: 0,
       status: 0,
-      flags: ["WRITE"],
+      flags: IOMAP_WRITE,
       ops: t.ops,
       caller: "iomap_file_buffered_write",
     },
@@ -95,6 +125,7 @@ test("setIomapTracer() shows block state going away", async () => {
   const cut = await traced(() => truncatePagecacheRange(mapping, 50, 99));
   assertEquals(cut, [{
     name: "iomap_invalidate_folio",
+    time: 1000,
     dev: "7:0",
     ino: 5,
     size: 100,
@@ -119,23 +150,26 @@ test("setIomapTracer() shows direct I/O from begin to completion", async () => {
   ]);
   assertEquals(events[0], {
     name: "iomap_dio_rw_begin",
+    time: 0,
     dev: "7:0",
     ino: 5,
     isize: 8192,
     pos: 0,
     count: 4096,
     doneBefore: 0,
-    kiFlags: ["DIRECT", "WRITE"],
-    dioFlags: ["DIO_FORCE_WAIT"],
+    // A synchronous write does not say that it is one.
+    kiFlags: IOCB_DIRECT,
+    dioFlags: IOMAP_DIO_FORCE_WAIT,
     aio: false,
   });
   assertEquals(events.at(-1), {
     name: "iomap_dio_complete",
+    time: 1000,
     dev: "7:0",
     ino: 5,
     isize: 8192,
     pos: 4096,
-    kiFlags: ["DIRECT", "WRITE"],
+    kiFlags: IOCB_DIRECT,
     aio: false,
     error: 0,
     ret: 4096,
@@ -151,3 +185,162 @@ test("setIomapTracer() with null stops the events", async () => {
   await iomapFiemap(t.inode, info, 0, 4096, t.ops);
   assertEquals(seen, 0);
 });
+
+test("formatIomapTrace() names every flag and type, and prints what has no name in hex", () => {
+  assertEquals(
+    iomapFlagNames(0x1ff | 1 << 12 | 1 << 14 | 1 << 15),
+    "NEW|DIRTY|SHARED|MERGED|BH|XATTR|BOUNDARY|ANON_WRITE|ATOMIC_BIO|" +
+      "PRIVATE|SIZE_CHANGED|STALE",
+  );
+  assertEquals(iomapFlagNames(1 << 13), "0x2000");
+  assertEquals(iomapFlagNames(0), "");
+  assertEquals(
+    iomapOpFlagNames(0xfff),
+    "WRITE|ZERO|REPORT|FAULT|DIRECT|NOWAIT|OVERWRITE_ONLY|UNSHARE|DAX|ATOMIC|" +
+      "DONTCACHE|0x800",
+  );
+  const types = [0, 1, 2, 3, 4, 5].map(iomapTypeName);
+  assertEquals(types.join(), "HOLE,DELALLOC,MAPPED,UNWRITTEN,INLINE,0x5");
+});
+
+test("formatIomapTrace() prints the direct I/O that has no kernel at hand", () => {
+  const inode = { time: 12_345_678_901_234, dev: "259:0", ino: 131 };
+  const line = formatIomapTrace({
+    name: "iomap_dio_rw_begin",
+    ...inode,
+    isize: 2 ** 33,
+    pos: 4096,
+    count: 512,
+    doneBefore: 16,
+    kiFlags: 0xdf | 0x1ff << 16,
+    dioFlags: 7,
+    aio: true,
+  });
+  assertEquals(
+    line,
+    "           iomap-1       [000] ..... 12345.678901: iomap_dio_rw_begin: " +
+      "dev 259:0 ino 0x83 size 0x200000000 offset 0x1000 length 0x200 " +
+      "done_before 0x10 flags HIPRI|DSYNC|SYNC|NOWAIT|APPEND|ATOMIC|DONTCACHE|" +
+      "EVENTFD|DIRECT|WRITE|WAITQ|NOIO|ALLOC_CACHE|CALLER_COMP|AIO_RW|" +
+      "AIO_HAS_METADATA dio_flags DIO_FORCE_WAIT|DIO_OVERWRITE_ONLY|DIO_PARTIAL " +
+      "aio 1",
+  );
+});
+
+test("printIomapTrace() has the head of the kernel's trace file", async () => {
+  const t = new TestFs({ size: 4096 });
+  const events = await traced(() => t.drop());
+  const head = printIomapTrace(events).split("\n");
+  assertEquals(head[0], "# tracer: nop");
+  assertEquals(head[2], "# entries-in-buffer/entries-written: 0/0   #P:1");
+  assertEquals(head.filter((line) => line.startsWith("#")).length, 12);
+});
+
+/** One operation of the kernel's recording, and what it traced. */
+interface Recorded {
+  op: Record<string, unknown>;
+  lines: string[];
+}
+
+/** What depends on where things lie in memory and on the disk, and when it was. */
+function comparable(line: string): string {
+  return line
+    .replace(/^.*?: (iomap_\w+:)/, "$1")
+    .replace(/ ops \S+/, "")
+    .replace(/(caller \w+)\S*/, "$1")
+    .replace(/ ino 0x[0-9a-f]+/, "")
+    .replace(/dev \d+:\d+/g, "dev")
+    // Of the device; where there is none it says so.
+    .replace(/ addr 0x(?!ffffffffffffffff)[0-9a-f]+/, " addr")
+    // When a transaction reaches the log is the kernel's affair.
+    .replace(/flags (NEW)?\|?DIRTY \(0x[23]\)/, "flags $1")
+    .replace(/flags (NEW)? \(0x[01]\)/, "flags $1")
+    .trimEnd();
+}
+
+test("formatIomapTrace() prints what the kernel printed for the same operations", async () => {
+  const text = await Deno.readTextFile(
+    new URL("../data/trace/xfs.txt", import.meta.url),
+  );
+  const recorded: Recorded[] = [];
+  for (const line of text.trimEnd().split("\n")) {
+    if (line.startsWith("## ")) {
+      recorded.push({ op: JSON.parse(line.slice(3)), lines: [] });
+    } else recorded.at(-1)!.lines.push(line);
+  }
+  const clock = new VirtualClock();
+  using device = createNvme(clock, { size: 512 * 2 ** 20, preset: "null" });
+  device.bdi.raPages = 640;
+  await mkfsXfs(device);
+  const fs = await mount(device, xfs, { options: "allocsize=4k" });
+  const files = new Map<string, FsFile>();
+  for (const { op, lines } of recorded) {
+    await clock.sleep(10e6);
+    const events = await traced(() => operate(fs, files, op));
+    const got = events.map((event) => comparable(formatIomapTrace(event)));
+    assertEquals(got, lines.map(comparable), JSON.stringify(op));
+  }
+  for (const file of files.values()) file.close();
+  await fs.unmount();
+});
+
+function operate(
+  fs: Mount,
+  files: Map<string, FsFile>,
+  // deno-lint-ignore no-explicit-any
+  op: any,
+): void {
+  const file = files.get(op.fd)!;
+  const flags = Object.fromEntries(
+    (op.flags ?? []).map((f: string) => [f, true]),
+  );
+  switch (op.op) {
+    case "open":
+      files.set(
+        op.fd,
+        fs.openSync(op.path, {
+          read: true,
+          write: true,
+          create: flags.creat ?? false,
+          direct: flags.direct ?? false,
+        }),
+      );
+      break;
+    case "pwrite":
+      file.writeSync(bytes(op.len, op.fill), { at: op.off, ...flags });
+      break;
+    case "pread":
+      file.readSync(bytes(op.len), { at: op.off, ...flags });
+      break;
+    case "fsync":
+      file.syncSync();
+      break;
+    case "drop_cache":
+      file.adviseSync("dontneed", op.off, op.len);
+      break;
+    case "fallocate":
+      file.fallocateSync(
+        FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+        op.off,
+        op.len,
+      );
+      break;
+    case "ftruncate":
+      file.truncateSync(op.len);
+      break;
+    case "seek":
+      file.seekSync(op.off, SEEK_HOLE);
+      break;
+    case "fiemap":
+      file.fiemapSync({ start: op.off, length: op.len, sync: op.sync });
+      break;
+    case "statx":
+      file.statSync();
+      break;
+    case "unlink":
+      fs.unlinkSync(op.path);
+      break;
+    default:
+      throw new Error(`no such operation: ${op.op}`);
+  }
+}

@@ -13,6 +13,7 @@ import {
   type ReadaheadControl,
   type WritebackControl,
 } from "../../mm/address-space.ts";
+import { BdiWriteback } from "../../mm/backing-dev.ts";
 import {
   FGP_WRITEBEGIN,
   filemapDirtyFolio,
@@ -53,11 +54,22 @@ export interface FakeOptions extends MmOptions {
   maxOrder?: number;
   blkbits?: number;
   mm?: Mm;
+  /** The device; one for all files of a memory if absent. */
+  wb?: BdiWriteback;
+}
+
+const wbs = new WeakMap<Mm, BdiWriteback>();
+
+function wbOf(mm: Mm): BdiWriteback {
+  let wb = wbs.get(mm);
+  if (wb === undefined) wbs.set(mm, wb = new BdiWriteback(mm));
+  return wb;
 }
 
 export class FakeFile implements MappingHost, AddressSpaceOperations {
   size: number;
   readonly ino = 1;
+  readonly isSwapfile = false;
   readonly blkbits: number;
   readonly mapping: AddressSpace;
   readonly clock: Clock;
@@ -89,7 +101,7 @@ export class FakeFile implements MappingHost, AddressSpaceOperations {
     this.blkbits = options.blkbits ?? 12;
     const mm = options.mm ?? new Mm(new VirtualClock(), options);
     this.clock = mm.clock;
-    this.mapping = new AddressSpace(this, mm, this);
+    this.mapping = new AddressSpace(this, options.wb ?? wbOf(mm), this);
     this.mapping.maxOrder = options.maxOrder ?? 0;
     this.disk = pattern(0, Math.ceil(this.size / PAGE_SIZE) * PAGE_SIZE);
   }

@@ -46,6 +46,7 @@ import {
   IOCB_SYNC_CALL,
 } from "../../mm/iocb-flags.ts";
 import { truncatePagecacheRange } from "../../mm/truncate.ts";
+import { shrinkFolios } from "../../mm/vmscan.ts";
 import { FakeFile, pattern } from "./fake_file.ts";
 
 const PAGE = 4096;
@@ -392,7 +393,7 @@ Deno.test("filemapWriteAndWaitRange() writes the dirty folios of the range alone
   assertEquals(await filemapWriteAndWaitRange(file.mapping, 1, 0), 0);
   assertEquals(await filemapWriteAndWaitRange(file.mapping, 0, Infinity), 0);
   assertEquals(file.log.length, 8);
-  assertEquals(file.mm.dirtyMappings.size, 0);
+  assertEquals(file.mapping.wb.hasDirtyIo, false);
 });
 
 Deno.test("filemapFdatawriteRange() starts without waiting, filemapFdatawaitRange() waits", async () => {
@@ -511,6 +512,25 @@ Deno.test("mappingSeekHoleData() goes by folios that are uptodate", async () => 
   assertEquals(seek(10, 16, true) * PAGE, -ENXIO);
   assertEquals(seek(0, 4, true) * PAGE, -ENXIO);
   assertEquals(seek(3, 3, false) * PAGE, -ENXIO);
+});
+
+Deno.test("mappingSeekHoleData() takes evicted pages for data, as the kernel does", async () => {
+  const file = new FakeFile({ size: 16 * PAGE });
+  await file.fill(2, 3, 1);
+  await file.fill(8, 1, 1);
+  await filemapWriteAndWaitRange(file.mapping, 0, Infinity);
+  assertEquals(shrinkFolios(file.mm, 2), 2);
+  assertEquals(file.folios(), [[4, 1], [8, 1]]);
+  const seek = (start: number, data: boolean) =>
+    mappingSeekHoleData(file.mapping, start, 16 * PAGE, data);
+  assertEquals(
+    [0, 2 * PAGE + 5, 4 * PAGE, 5 * PAGE].map((at) => seek(at, true)),
+    [2 * PAGE, 2 * PAGE + 5, 4 * PAGE, 8 * PAGE],
+  );
+  assertEquals(
+    [0, 2 * PAGE, 3 * PAGE + 1, 8 * PAGE].map((at) => seek(at, false)),
+    [0, 5 * PAGE, 5 * PAGE, 9 * PAGE],
+  );
 });
 
 Deno.test("mappingSeekHoleData() goes by blocks where a folio is valid in part", async () => {

@@ -1,6 +1,11 @@
 import { assert, assertEquals, assertFalse } from "@std/assert";
 import { Prng } from "../../lib/prng.ts";
-import { INDEX_PRESENT, PageIndex } from "../../mm/page-index.ts";
+import {
+  INDEX_PRESENT,
+  INDEX_SHADOW,
+  PageIndex,
+  ShadowNodes,
+} from "../../mm/page-index.ts";
 
 Deno.test("PageIndex.get() answers 0 when nothing is there", () => {
   const index = new PageIndex();
@@ -64,6 +69,49 @@ Deno.test("PageIndex.next() stops at the last page asked for", () => {
   assertEquals(index.next(1001, 5000, INDEX_PRESENT), -1);
 });
 
+Deno.test("PageIndex.evict() leaves shadows, which are no pages", () => {
+  const nodes = new ShadowNodes(8);
+  const index = new PageIndex(nodes);
+  index.set(1024, 4, 9);
+  index.setTag(1024, 0);
+  index.evict(1024, 4, -7);
+  assertEquals([index.get(1024), index.get(1027), index.get(1028)], [
+    -7,
+    -7,
+    0,
+  ]);
+  assertEquals([index.tagged(0), index.tagged(INDEX_PRESENT)], [false, false]);
+  assertEquals(index.next(0, Infinity, INDEX_SHADOW), 1024);
+  assertEquals([index.nrShadows, nodes.size], [4, 1]);
+  index.set(1026, 1, 5);
+  assertEquals([index.nrShadows, nodes.size], [3, 0]);
+  index.clear(1026, 1);
+  assertEquals([index.get(1026), nodes.size], [0, 1]);
+  index.clearShadows(1025, 1026);
+  assertEquals([index.get(1024), index.get(1025), index.get(1027)], [
+    -7,
+    0,
+    -7,
+  ]);
+  index.clearShadows(0, Infinity);
+  assertEquals([index.nrShadows, nodes.size], [0, 0]);
+  assertFalse(index.tagged(INDEX_SHADOW));
+});
+
+Deno.test("ShadowNodes gives up the oldest leaf when there are too many", () => {
+  const nodes = new ShadowNodes(2);
+  const [a, b] = [new PageIndex(nodes), new PageIndex(nodes)];
+  const put = (index: PageIndex, at: number) => {
+    index.set(at, 1, 3);
+    index.evict(at, 1, -3);
+  };
+  put(a, 5);
+  put(b, 2 ** 30);
+  put(a, 700);
+  assertEquals([a.get(5), a.get(700), b.get(2 ** 30)], [0, -3, -3]);
+  assertEquals([a.nrShadows, b.nrShadows, nodes.size], [1, 1, 2]);
+});
+
 interface Entry {
   count: number;
   frame: number;
@@ -85,8 +133,12 @@ function modelNext(model: Map<number, Entry>, start: number, tag: number) {
 Deno.test("PageIndex agrees with a Map under random use", () => {
   for (const seed of [1, 2, 3]) {
     const random = new Prng(seed, "page-index");
-    const index = new PageIndex();
+    const index = new PageIndex(new ShadowNodes(Infinity));
     const model = new Map<number, Entry>();
+    const shadows = new Map<number, number>();
+    const forget = (from: number, end: number) => {
+      for (let i = from; i < end; i++) shadows.delete(i);
+    };
     const place = () => {
       const high = [0, 0, 0, 2 ** 12, 2 ** 20, 2 ** 33, 2 ** 40];
       return high[random.below(high.length)]! + random.below(1500);
@@ -99,12 +151,13 @@ Deno.test("PageIndex agrees with a Map under random use", () => {
       const at = Math.floor(place() / count) * count;
       const tag = random.below(3);
       const held = covering(at);
-      assertEquals(index.get(at), held?.[1].frame ?? 0);
+      assertEquals(index.get(at), held?.[1].frame ?? shadows.get(at) ?? 0);
       const choice = random.below(10);
       const free = !held && modelNext(model, at, INDEX_PRESENT) === -1 ||
         !held && modelNext(model, at, INDEX_PRESENT) >= at + count;
       if (choice < 4 && free) {
         index.set(at, count, round + 1);
+        forget(at, at + count);
         model.set(at, { count, frame: round + 1, tags: new Set() });
       } else if (choice < 7 && held) {
         index.setTag(held[0], tag);
@@ -115,7 +168,16 @@ Deno.test("PageIndex agrees with a Map under random use", () => {
       } else if (held && choice < 9) {
         index.clear(held[0], held[1].count);
         model.delete(held[0]);
+      } else if (held) {
+        const [head, { count }] = held;
+        index.evict(head, count, -round - 1);
+        for (let i = 0; i < count; i++) shadows.set(head + i, -round - 1);
+        model.delete(head);
+      } else if (choice === 9 && round % 8 === 0) {
+        index.clearShadows(at, at + 300);
+        forget(at, at + 301);
       }
+      assertEquals(index.nrShadows, shadows.size);
       const from = place();
       const column = random.below(4);
       assertEquals(

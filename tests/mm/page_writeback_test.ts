@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
-import { VirtualClock } from "../../lib/clock.ts";
+import { SEC, VirtualClock } from "../../lib/clock.ts";
 import { EAGAIN, EIO } from "../../lib/errno.ts";
 import { IovIter } from "../../lib/iov-iter.ts";
 import { Prng } from "../../lib/prng.ts";
@@ -9,6 +9,8 @@ import {
   PAGECACHE_TAG_WRITEBACK,
   type WritebackControl,
 } from "../../mm/address-space.ts";
+import { BdiWriteback, wbShutdown } from "../../mm/backing-dev.ts";
+import { errseqError } from "../../mm/errseq.ts";
 import {
   FGP_DONTCACHE,
   FGP_WRITEBEGIN,
@@ -87,7 +89,7 @@ Deno.test("filemapDirtyFolio() counts pages, tags and tells the inode once", asy
   folioCancelDirty(folio);
   assertEquals([file.mm.nrDirty, tags(file, 0)], [1, ""]);
   folioCancelDirty(filemapLookup(file.mapping, 16)!);
-  assertEquals(file.mm.dirtyMappings.size, 0);
+  assertEquals(file.mapping.wb.hasDirtyIo, false);
   assertEquals(folioMarkDirty(folio), true);
   assertEquals(file.dirtied, 2);
 });
@@ -254,7 +256,7 @@ Deno.test("balanceDirtyPagesRatelimited() is free of cost below the background l
   const file = new FakeFile({ mm });
   await file.fill(0, mm.backgroundThresh, 1);
   assertEquals(balanceDirtyPagesRatelimited(file.mapping, false), 0);
-  assertEquals(mm.flushing, false);
+  assertEquals(file.mapping.wb.running, false);
 });
 
 Deno.test("balanceDirtyPagesRatelimited() starts the flusher above the background limit", async () => {
@@ -263,9 +265,9 @@ Deno.test("balanceDirtyPagesRatelimited() starts the flusher above the backgroun
   file.latency = 1000;
   await file.fill(0, mm.backgroundThresh + 1, 1);
   assertEquals(balanceDirtyPagesRatelimited(file.mapping, false), 0);
-  assertEquals([mm.flushing, mm.nrWriteback], [true, 0]);
+  assertEquals([file.mapping.wb.running, mm.nrWriteback], [true, 0]);
   await mm.clock.sleep(5000);
-  assertEquals([mm.flushing, mm.nrWriteback], [false, 0]);
+  assertEquals([file.mapping.wb.running, mm.nrWriteback], [false, 0]);
   assert(mm.nrDirty <= mm.backgroundThresh);
 });
 
@@ -320,17 +322,15 @@ Deno.test("balanceDirtyPagesRatelimited() of a synchronous caller needs no other
   assert(mm.nrPages <= mm.limit);
 });
 
-Deno.test("balanceDirtyPagesRatelimited() writes the writer's own file first", async () => {
+Deno.test("balanceDirtyPagesRatelimited() of a synchronous caller writes its own file first", () => {
   const mm = new Mm(new VirtualClock(), { memory: 2 ** 24 });
   const [old, writer] = [1, 2].map(() => new FakeFile({ mm }));
-  await old!.fill(0, 9, 1);
-  await writer!.fill(0, mm.dirtyThresh, 1);
-  assertEquals(
-    await balanceDirtyPagesRatelimited(writer!.mapping, false),
-    0,
-  );
+  mm.clock.enterSync();
+  old!.fill(0, 9, 1);
+  writer!.fill(0, mm.dirtyThresh, 1);
+  assertEquals(balanceDirtyPagesRatelimited(writer!.mapping, false), 0);
+  mm.clock.leaveSync();
   assertEquals(old!.log, []);
-  await mm.clock.sleep(10);
 });
 
 Deno.test("balanceDirtyPagesRatelimited() writes other files where the writer's own is clean", async () => {
@@ -355,7 +355,111 @@ Deno.test("balanceDirtyPagesRatelimited() lets go of the writer when nothing can
   file.writepages = () => -EIO;
   assertEquals(await balanceDirtyPagesRatelimited(file.mapping, false), 0);
   await mm.clock.sleep(10);
-  assertEquals(mm.flushing, false);
+  assertEquals(file.mapping.wb.running, false);
+});
+
+/** Lets time pass: the flusher's timer does not move it by itself. */
+async function pass(mm: Mm, seconds: number): Promise<void> {
+  await mm.clock.sleep(seconds * SEC);
+  await mm.clock.sleep(10);
+}
+
+Deno.test("the flusher writes what has been dirty for 30 seconds, and nothing younger", async () => {
+  const mm = new Mm(new VirtualClock());
+  const [old, young] = [1, 2].map(() => new FakeFile({ mm }));
+  await old!.fill(0, 3, 1);
+  await pass(mm, 4);
+  await young!.fill(0, 2, 1);
+  // Dirty already: it does not become younger.
+  await old!.fill(1, 1, 2);
+  await pass(mm, 25);
+  assertEquals([old!.log, young!.log], [[], []]);
+  await pass(mm, 1);
+  assertEquals([old!.log, young!.log], [["w 0", "w 1", "w 2"], []]);
+  await pass(mm, 4);
+  assertEquals(young!.log, []);
+  await pass(mm, 1);
+  assertEquals(young!.log, ["w 0", "w 1"]);
+  assertEquals(mm.clock.pending, 0);
+});
+
+Deno.test("the flusher's timer neither moves time nor keeps the process alive", async () => {
+  const mm = new Mm(new VirtualClock());
+  const file = new FakeFile({ mm });
+  await file.fill(0, 3, 1);
+  assertEquals([mm.clock.pending, mm.clock.now()], [0, 0]);
+  await pass(mm, 60);
+  assertEquals(file.log.length, 3);
+  // Clean: nobody looks any more until something is dirty.
+  await file.fill(0, 1, 2);
+  const { timer } = file.mapping.wb;
+  assert(timer !== 0);
+  wbShutdown(file.mapping.wb);
+  await pass(mm, 60);
+  assertEquals([file.log.length, file.mapping.wb.timer], [3, 0]);
+});
+
+Deno.test("a file that was written while it was dirtied again is young", async () => {
+  const mm = new Mm(new VirtualClock());
+  const file = new FakeFile({ mm });
+  file.held = [];
+  await file.fill(0, 1, 1);
+  await pass(mm, 30);
+  assertEquals(file.held.length, 1);
+  // Under writeback, it is not written again but looked at.
+  await file.fill(0, 1, 2);
+  file.writeDone(file.held.pop()!);
+  await pass(mm, 25);
+  assertEquals(file.log.length, 1);
+  await pass(mm, 5);
+  assertEquals(file.log.length, 2);
+  file.writeDone(file.held.pop()!);
+});
+
+Deno.test("each device has a flusher and an error of its own", async () => {
+  const mm = new Mm(new VirtualClock(), { memory: 2 ** 26 });
+  const files = [1, 2].map(() =>
+    new FakeFile({ mm, wb: new BdiWriteback(mm) })
+  );
+  const [stuck, other] = files;
+  stuck!.held = [];
+  for (const file of files) await file.fill(0, 1600, 1);
+  for (const file of files) {
+    assertEquals(balanceDirtyPagesRatelimited(file.mapping, false), 0);
+  }
+  await mm.clock.sleep(1000);
+  assert(stuck!.held.length > 0 && other!.log.length > 0);
+  assertEquals(files.map((file) => file.mapping.wb.running), [false, false]);
+  const { held } = stuck!;
+  stuck!.held = null;
+  stuck!.writeError = -EIO;
+  held!.forEach((folio) => stuck!.writeDone(folio));
+  assertEquals(
+    files.map(({ mapping }) => errseqError(mapping.wb.wbErr)),
+    [-EIO, 0],
+  );
+  assertEquals(stuck!.mapping.wb.nrWriteback, 0);
+});
+
+Deno.test("a writer over the limit goes on once enough has been written", async () => {
+  const mm = new Mm(new VirtualClock(), { memory: 2 ** 24 });
+  const file = new FakeFile({ mm });
+  file.held = [];
+  await file.fill(0, mm.dirtyThresh + 1, 1);
+  let done = false;
+  const paced = balanceDirtyPagesRatelimited(file.mapping, false);
+  assertInstanceOf(paced, Promise);
+  void paced.then(() => done = true);
+  await mm.clock.sleep(10);
+  assertEquals([done, file.mapping.wb.running], [false, false]);
+  const over = mm.nrDirty + mm.nrWriteback - mm.freerun;
+  for (let i = 1; i < over; i++) file.writeDone(file.held.pop()!);
+  await mm.clock.sleep(10);
+  assertEquals(done, false);
+  file.writeDone(file.held.pop()!);
+  await mm.clock.sleep(10);
+  assertEquals(done, true);
+  file.held.forEach((folio) => file.writeDone(folio));
 });
 
 Deno.test("several writers share the limits and all their data arrives", async () => {

@@ -77,7 +77,7 @@ Deno.test("truncatePagecacheRange() tells the file system of folios with state t
   truncatePagecacheRange(file.mapping, 0, Infinity);
   assertEquals(file.invalidated, [[0, PAGE]]);
   assertEquals([file.mm.nrPages, file.mm.nrDirty], [0, 0]);
-  assertEquals(file.mm.dirtyMappings.size, 0);
+  assertEquals(file.mapping.wb.hasDirtyIo, false);
 });
 
 Deno.test("truncatePagecacheRange() splits a large folio around the range", async () => {

@@ -4,13 +4,23 @@ import { EAGAIN, ENOMEM } from "../../lib/errno.ts";
 import {
   FGP_NOWAIT,
   FGP_WRITEBEGIN,
+  filemapCachestat,
   filemapGetFolio,
   filemapLookup,
+  filemapWriteAndWaitRange,
 } from "../../mm/filemap.ts";
-import { folioGet, folioPut, PG_REFERENCED } from "../../mm/folio.ts";
+import { folioGet, folioPut } from "../../mm/folio.ts";
+import { LRU_ACTIVE_FILE } from "../../mm/lru.ts";
 import { Mm } from "../../mm/mm.ts";
+import { VM_RAND_READ, VM_SEQ_READ } from "../../mm/rmap.ts";
+import {
+  invalidateInodePages2Range,
+  invalidateMappingPages,
+  truncatePagecacheRange,
+} from "../../mm/truncate.ts";
 import { shrinkFolios } from "../../mm/vmscan.ts";
 import { FakeFile, pattern } from "./fake_file.ts";
+import { FakeMapping } from "./mapping.ts";
 
 const PAGE = 4096;
 
@@ -37,15 +47,182 @@ Deno.test("shrinkFolios() gives up clean folios that nobody uses, and nothing el
   assertEquals(shrinkFolios(mm, 100), 1);
 });
 
-Deno.test("shrinkFolios() gives a folio that was used a second chance", async () => {
+Deno.test("shrinkFolios() gives up what was used once, the oldest first", async () => {
+  const mm = small();
+  const file = new FakeFile({ mm, size: 6 * PAGE });
+  await file.open().read(0, 6 * PAGE);
+  assertEquals(shrinkFolios(mm, 2), 2);
+  assertEquals(file.folios().map(([index]) => index), [2, 3, 4, 5]);
+});
+
+Deno.test("shrinkFolios() makes active what was used twice, by two readers or apart", async () => {
+  const mm = small();
+  const file = new FakeFile({ mm, size: 6 * PAGE });
+  const [first, second] = [file.open(), file.open()];
+  await first.read(0, 6 * PAGE);
+  await second.read(0, PAGE);
+  await first.read(2 * PAGE, 10);
+  assertEquals(shrinkFolios(mm, 4), 4);
+  assertEquals(file.folios().map(([index]) => index), [0, 2]);
+  assertEquals(activePages(mm), 2);
+  // It is forgotten once the active list has more than its share.
+  assertEquals(shrinkFolios(mm, 2), 2);
+});
+
+Deno.test("filemapRead() of a page in pieces is one use", async () => {
+  const mm = small();
+  const file = new FakeFile({ mm, size: 8 * PAGE, maxOrder: 3 });
+  await file.fill(0, 8, 1);
+  await filemapWriteAndWaitRange(file.mapping, 0, Infinity);
+  const reader = file.open();
+  for (let pos = 0; pos < 8 * PAGE; pos += 512) await reader.read(pos, 512);
+  assertEquals(shrinkFolios(mm, 8), 8);
+});
+
+Deno.test("a file that is read once does not push out one that is used again", async () => {
+  const mm = small(2 ** 22);
+  const hot = new FakeFile({ mm, size: 2 ** 20 });
+  const reader = hot.open();
+  for (let round = 0; round < 2; round++) {
+    for (let pos = 0; pos < hot.size; pos += PAGE) await reader.read(pos, PAGE);
+  }
+  const once = new FakeFile({ mm, size: 2 ** 24, maxOrder: 9 });
+  const stream = once.open();
+  for (let pos = 0; pos < once.size; pos += 2 ** 16) {
+    await stream.read(pos, 2 ** 16);
+  }
+  assertEquals(hot.mapping.nrPages, 256);
+});
+
+Deno.test("a page that is read again soon after its eviction is active at once", async () => {
+  const mm = small();
+  const file = new FakeFile({ mm, size: 2 ** 20 });
+  const reader = file.open();
+  reader.ra.raPages = 0;
+  for (let round = 0; round < 2; round++) {
+    for (let i = 100; i < 150; i++) await reader.read(i * PAGE, PAGE);
+  }
+  for (let i = 0; i < 70; i++) await reader.read(i * PAGE, PAGE);
+  shrinkFolios(mm, 10);
+  assertEquals([activePages(mm), file.mapping.pages.nrShadows], [50, 10]);
+  assertEquals(evicted(file), [10, 10]);
+  await reader.read(0, PAGE);
+  assertEquals([activePages(mm), file.mapping.pages.nrShadows], [51, 9]);
+  // A write tells nothing.
+  await file.fill(1, 1, 1);
+  assertEquals([activePages(mm), evicted(file)], [51, [8, 8]]);
+  // More has been evicted since than the active list holds.
+  mm.lru.nonresidentAge += 50;
+  assertEquals(evicted(file), [8, 0]);
+  await reader.read(2 * PAGE, PAGE);
+  assertEquals(activePages(mm), 51);
+});
+
+function activePages(mm: Mm): number {
+  return mm.lru.pages(LRU_ACTIVE_FILE);
+}
+
+function evicted(file: FakeFile): number[] {
+  const stat = filemapCachestat(file.mapping, 0, Infinity);
+  return [stat.nrEvicted, stat.nrRecentlyEvicted];
+}
+
+Deno.test("shadows go with the range that is truncated or invalidated", async () => {
+  const mm = small();
+  const file = new FakeFile({ mm, size: 40 * PAGE });
+  await file.open().read(0, 40 * PAGE);
+  shrinkFolios(mm, 40);
+  assertEquals([file.mapping.nrPages, evicted(file)[0]], [0, 40]);
+  await truncatePagecacheRange(file.mapping, 39 * PAGE, Infinity);
+  await truncatePagecacheRange(file.mapping, PAGE, 4 * PAGE - 1);
+  assertEquals(evicted(file)[0], 36);
+  await invalidateInodePages2Range(file.mapping, 10 * PAGE, 11 * PAGE);
+  invalidateMappingPages(file.mapping, 20, 22);
+  assertEquals(evicted(file)[0], 31);
+  await truncatePagecacheRange(file.mapping, 0, Infinity);
+  assertEquals(mm.shadowNodes.size, 0);
+});
+
+Deno.test("shadows take no more than their share of memory", async () => {
+  const mm = small(2 ** 20);
+  const file = new FakeFile({ mm, size: 2 ** 25 });
+  const reader = file.open();
+  for (let pos = 0; pos < file.size; pos += 2 ** 16) {
+    await reader.read(pos, 2 ** 16);
+  }
+  assertEquals(mm.shadowNodes.size, 4);
+  assert(evicted(file)[0]! >= 4 * 512 && evicted(file)[0]! < 6 * 512);
+});
+
+Deno.test("shrinkFolios() leaves what is dirty or being written until its writeback ends, then takes it first", async () => {
+  const mm = small();
+  const file = new FakeFile({ mm, size: 8 * PAGE });
+  file.held = [];
+  await file.fill(0, 2, 1);
+  await file.open().read(2 * PAGE, 6 * PAGE);
+  const before = file.folios().length;
+  assertEquals(shrinkFolios(mm, 1), 1);
+  assertEquals(file.folios()[0], [0, 1]);
+  // The flushers have been told.
+  assertEquals(file.mapping.wb.startAll, true);
+  await mm.clock.sleep(10);
+  assertEquals(file.held.map((folio) => folio.index), [0, 1]);
+  file.held.forEach((folio) => file.writeDone(folio));
+  shrinkFolios(mm, 2);
+  assertEquals(file.folios().length, before - 3);
+  assertEquals(filemapLookup(file.mapping, 0), null);
+  assertEquals(filemapLookup(file.mapping, 1), null);
+});
+
+/** Four pages that a mapping has shown, and ten behind them that were read once. */
+async function mapped(flags: number, noreuse: boolean) {
   const mm = small();
   const file = new FakeFile({ mm, size: 4 * PAGE });
-  await file.open().read(0, 4 * PAGE);
-  for (const index of [0, 2, 3]) {
-    filemapLookup(file.mapping, index)!.flags &= ~PG_REFERENCED;
-  }
+  const map = new FakeMapping(file, 4);
+  map.vma.flags |= flags;
+  map.ra.noreuse = noreuse;
+  await map.load(0, 4 * PAGE);
+  const other = new FakeFile({ mm, size: 10 * PAGE });
+  await other.open().read(0, 10 * PAGE);
+  return { mm, file, map, other };
+}
+
+Deno.test("shrinkFolios() keeps what page tables show once, and makes it active if they are used again", async () => {
+  const { mm, file, map, other } = await mapped(0, false);
+  assertEquals(shrinkFolios(mm, 10), 10);
+  assertEquals([file.mapping.nrPages, other.mapping.nrPages], [4, 0]);
+  await map.load(2 * PAGE, 1);
   assertEquals(shrinkFolios(mm, 3), 3);
-  assertEquals(file.folios(), [[1, 1]]);
+  assertEquals(file.folios(), [[2, 1]]);
+  assertEquals([activePages(mm), map.shown()], [1, [2]]);
+});
+
+Deno.test("shrinkFolios() takes what page tables show where their use tells nothing", async () => {
+  const rows: [number, boolean][] = [
+    [VM_SEQ_READ, false],
+    [VM_RAND_READ, false],
+    [0, true],
+  ];
+  for (const [flags, noreuse] of rows) {
+    const { mm, file, other } = await mapped(flags, noreuse);
+    assertEquals(shrinkFolios(mm, 4), 4);
+    assertEquals([file.mapping.nrPages, other.mapping.nrPages], [0, 10]);
+  }
+});
+
+Deno.test("shrinkFolios() does not begin again from within", () => {
+  const mm = small();
+  const file = new FakeFile({ mm, size: 4 * PAGE });
+  const freed: number[] = [];
+  file.releaseFolio = (folio) => {
+    freed.push(shrinkFolios(mm, 4));
+    folio.private = null;
+    return true;
+  };
+  file.open().read(0, 4 * PAGE);
+  for (let i = 0; i < 4; i++) filemapLookup(file.mapping, i)!.private = {};
+  assertEquals([shrinkFolios(mm, 4), freed], [4, [0, 0, 0, 0]]);
+  assertEquals(mm.reclaiming, false);
 });
 
 Deno.test("filemapRead() of a file larger than memory stays within the limit", async () => {

@@ -16,6 +16,8 @@ Deno.test("main() answers 2 for a model that there is not", () => {
   let said = "";
   assertEquals(main(["floppy"], (part) => said += part), 2);
   assert(said.includes(MODEL_NAMES.join(", ")));
+  assert(said.includes('there is no preset "floppy"'));
+  assertEquals(main(["--help"], () => {}), 0);
   assertEquals(main(["null", "zns"], () => {}), 2);
 });
 

@@ -294,3 +294,16 @@ for (const [text, options] of badOptions) {
     assertEquals(assertThrows(make, FsError, text).code, "EINVAL");
   });
 }
+
+Deno.test("the error injection of a mapped device looks once at data that come with a flush", () => {
+  const top = new ErrorDevice(new FakeDevice());
+  const looks: number[] = [];
+  top.errorInjection = {
+    inject: (bio) => {
+      looks.push(bio.sector);
+      return BLK_STS_OK;
+    },
+  };
+  assertEquals(status(top, FLUSH, 8, 8), BLK_STS_OK);
+  assertEquals(looks, [8]);
+});

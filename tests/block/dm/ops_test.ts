@@ -32,6 +32,7 @@ import {
   StripeDevice,
   submitBio,
 } from "../../../block/mod.ts";
+import { setWarningHandler } from "../../../lib/bug.ts";
 import { USEC, VirtualClock } from "../../../lib/clock.ts";
 import { Prng } from "../../../lib/prng.ts";
 import {
@@ -270,4 +271,56 @@ Deno.test("StripeDevice reaps by interrupt what it has to split", () => {
     { chunkSectors: 8 },
   );
   assertEquals(run(top, REQ_OP_READ | REQ_POLLED, 0, 16), BLK_STS_OK);
+});
+
+Deno.test("DmDevice.poll() does not go on with what is submitted meanwhile", () => {
+  const disk = new FakeDevice({ ...POLL, time: () => 0 });
+  const top = new LinearDevice(disk, { startSector: 8 });
+  const bio = makeBio(top, REQ_OP_READ | REQ_POLLED, 0, 8);
+  let ended = 0;
+  bio.endIo = () => {
+    // Without end, if it were for the poller.
+    if (++ended < 1000) submitBio(bio);
+  };
+  submitBio(bio);
+  assertEquals([bioPoll(bio, BLK_POLL_ONESHOT), ended], [1, 1]);
+  while (ended < 1000) bioPoll(bio, BLK_POLL_ONESHOT);
+});
+
+Deno.test("DmDevice ends what is hostile once, and no layer throws", () => {
+  const sectors = [0, 8, -8, 1.5, NaN, Infinity, 2 ** 53, 2 ** 60];
+  const sizes = [0, 4096, 513, -512, NaN, Infinity, 2 ** 40];
+  const old = setWarningHandler(() => {});
+  try {
+    const make = (bdev: BlockDevice) => [
+      ...Object.values(KINDS).map((kind) => kind(bdev)),
+      new FlakeyDevice(bdev, {
+        corrupt: { offset: 1000, direction: "read", value: 1 },
+      }),
+      new FlakeyDevice(bdev, {
+        corrupt: { offset: 1000, direction: "write", value: 1 },
+      }),
+    ];
+    for (const top of make(new FakeDevice())) {
+      for (const op of [REQ_OP_READ, REQ_OP_WRITE, REQ_OP_DISCARD, 17, 19]) {
+        for (const sector of sectors) {
+          for (const size of sizes) {
+            for (const memory of [0, 512]) {
+              const bio = makeBio(top, op, sector, memory / 512);
+              bio.size = size;
+              const ended = submit(bio);
+              settle(top.clock);
+              assertEquals(
+                ended.times,
+                1,
+                `${top.name} ${op} ${sector} ${size}`,
+              );
+            }
+          }
+        }
+      }
+    }
+  } finally {
+    setWarningHandler(old);
+  }
 });

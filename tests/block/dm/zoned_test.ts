@@ -158,3 +158,23 @@ Deno.test("DmDevice() refuses zones that it cannot pass on, or not whole", () =>
     assertThrows(make, FsError, message);
   }
 });
+
+Deno.test("LinearDevice resets zones that are partly written, or were appended to", () => {
+  for (const append of [0, 1024]) {
+    const disk = ZonedDevice.registered({
+      limits: { maxHwZoneAppendSectors: append },
+    });
+    assertEquals(io(disk, REQ_OP_WRITE, ZONE, 8).status, BLK_STS_OK);
+    assertEquals(io(disk, REQ_OP_ZONE_APPEND, 2 * ZONE, 8).status, BLK_STS_OK);
+    const some = new LinearDevice(disk, {
+      startSector: ZONE,
+      nrSectors: 3 * ZONE,
+    });
+    assertEquals(manage(some, REQ_OP_ZONE_RESET_ALL, 0), BLK_STS_OK);
+    assertEquals(zonesOf(some).map(([, , cond]) => cond), [
+      EMPTY,
+      EMPTY,
+      EMPTY,
+    ]);
+  }
+});

@@ -441,6 +441,22 @@ Deno.test("Format leaves the cache off", () => {
   assertEquals(host.controller.namespace.store.volatile, false);
 });
 
+Deno.test("Format leaves a namespace alone that is write protected", () => {
+  const host = new RawHost();
+  const queue = host.createQueue(1, 4);
+  const data = new Uint8Array(512).fill(1);
+  assertEquals(
+    host.status(queue, { opcode: NVME_CMD_WRITE, memory: data }),
+    0,
+  );
+  assertEquals(set(host, NVME_FEAT_WRITE_PROTECT, 1).status, 0);
+  const format = { opcode: NVME_ADMIN_FORMAT_NVM, cdw10: 0 };
+  assertEquals(host.adminCommand(format).status, 0x020 | DNR);
+  data.fill(0);
+  host.run(queue, { opcode: NVME_CMD_READ, memory: data });
+  assertEquals(data[0], 1);
+});
+
 Deno.test("Admin commands that are not there are invalid opcodes", () => {
   const host = new RawHost();
   for (const opcode of [0x0d, 0x10, 0x7c, 0x84, 0xff]) {

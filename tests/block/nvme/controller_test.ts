@@ -1,5 +1,7 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import {
+  NVME_ADMIN_ABORT_CMD,
+  NVME_ADMIN_DELETE_SQ,
   NVME_CC_ENABLE,
   NVME_CC_SHN_ABRUPT,
   NVME_CC_SHN_NORMAL,
@@ -22,6 +24,7 @@ import {
 } from "../../../block/nvme/nvme.ts";
 import { NVME_PRESETS } from "../../../block/nvme/presets.ts";
 import { SubmissionQueue } from "../../../block/nvme/queue.ts";
+import type { TimingParams } from "../../../block/nvme/timing.ts";
 import type { ZoneOptions } from "../../../block/nvme/zns.ts";
 import { Prng } from "../../../lib/prng.ts";
 import { type Cqe, DNR, RawHost, type Ring } from "./raw_host.ts";
@@ -293,7 +296,7 @@ Deno.test("corner case 106: a reset of the controller keeps what is in the cache
   assertEquals(firstBytes(host, host.createQueue(1, 8), 3, 1), [5]);
 
   const { store } = host.controller.namespace;
-  store.cut(host.controller.inFlight(), { keep: "none" });
+  store.cut(host.controller.inFlight(), 0, { keep: "none" });
   host.controller.powerOff();
   host.controller.powerOn();
   host.enable();
@@ -447,6 +450,7 @@ Deno.test("NvmeController.afterWrites() tells of the n-th write while it is unde
   host.controller.afterWrites(2, () => {
     seen.push(host.controller.inFlight().map((c) => c.cid));
     host.controller.powerOff();
+    return true;
   });
   const ends = host.run(
     queue,
@@ -527,3 +531,102 @@ for (const preset of ["null", "optane", "mlc-970pro"] as const) {
     assertEquals(host.status(queues[0]!, write) & 0x700, 0);
   });
 }
+
+/** A controller whose write buffer has room for two programs, and two queues. */
+function stalling(preset: "tlc-dc" | "zns" | "hdd"): [RawHost, Ring, Ring] {
+  const usual = NVME_PRESETS[preset];
+  const small = {
+    writeBuffer: 2 * 98_304,
+    zoneBuffer: 2 * 98_304,
+    cache: 2 ** 18,
+  };
+  const timing = { ...usual.timing, ...small } as TimingParams;
+  const zones = preset !== "zns" ? null : {
+    size: 2 ** 24,
+    blockSize: 512,
+    zoneSize: 2 ** 23,
+    zoneCapacity: 2 ** 23,
+    conventional: 0,
+    maxOpen: 0,
+    maxActive: 0,
+    flavor: "zns" as const,
+    crossRead: false,
+    append: true,
+    maxAppend: 0,
+  };
+  const host = new RawHost({ preset: { ...usual, timing }, zones }, 0, 2 ** 24);
+  return [host, host.createQueue(1, 64), host.createQueue(2, 64)];
+}
+
+Deno.test("NvmeController leaves a write without room in its queue, and what comes after it", () => {
+  for (const preset of ["tlc-dc", "zns", "hdd"] as const) {
+    const [host, queue, other] = stalling(preset);
+    const memory = new Uint8Array(65536);
+    for (let cid = 0; cid < 20; cid++) {
+      queue.add({
+        opcode: NVME_CMD_WRITE,
+        cid,
+        slba: 128 * cid,
+        cdw12: 127,
+        memory,
+      });
+    }
+    queue.add({ opcode: NVME_CMD_READ, cid: 20, memory: block(0) });
+    host.ring(queue);
+    const fetched = host.controller.inFlight().length;
+    assert(fetched > 1 && fetched < 6, `${preset}: ${fetched}`);
+    // One that has not been fetched cannot be aborted, and is not lost with the power.
+    const { result } = host.adminCommand({
+      opcode: NVME_ADMIN_ABORT_CMD,
+      cdw10: 1 | 19 << 16,
+    });
+    assertEquals(result, 1);
+    const { store } = host.controller.namespace;
+    assertEquals(
+      new Set(store.undecided(host.controller.inFlight()).map((f) => f.write))
+        .size,
+      fetched,
+    );
+    // Another queue goes on.
+    other.add({ opcode: NVME_CMD_READ, cid: 1, slba: 32000, memory: block(0) });
+    host.ring(other);
+    host.clock.runUntil(() => other.cqe(0).phase === 1);
+    const done = queue.take();
+    assert(done.length < 20, preset);
+    for (const { sqHead } of done) assert(sqHead < 20, `${preset}: ${sqHead}`);
+    host.clock.runUntil(() => false);
+    const all = done.concat(queue.take());
+    assertEquals(all.map((cqe) => cqe.status), new Array(21).fill(0), preset);
+    assertEquals(queue.cqe(20).sqHead, 21);
+  }
+});
+
+Deno.test("NvmeController forgets what waits for room when its queue is deleted, or all are", () => {
+  for (const how of ["delete", "reset"]) {
+    const [host, queue] = stalling("tlc-dc");
+    const memory = new Uint8Array(65536);
+    const fill = (ring: Ring) => {
+      for (let cid = 0; cid < 20; cid++) {
+        const slba = 128 * cid;
+        ring.add({ opcode: NVME_CMD_WRITE, cid, slba, cdw12: 127, memory });
+      }
+      host.ring(ring);
+    };
+    fill(queue);
+    if (how === "delete") {
+      const gone = { opcode: NVME_ADMIN_DELETE_SQ, cdw10: 1 };
+      assertEquals(host.adminCommand(gone).status, 0);
+    } else {
+      host.controller.writeRegister(NVME_REG_CC, 0);
+      host.enable();
+    }
+    host.clock.runUntil(() => false);
+    const before = queue.take().length;
+    assert(before < 20);
+    const fresh = host.createQueue(3, 64);
+    fill(fresh);
+    host.clock.runUntil(() => false);
+    assertEquals(fresh.take().length, 20);
+    assertEquals(queue.take().length, 0);
+  }
+});

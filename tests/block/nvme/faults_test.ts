@@ -233,7 +233,7 @@ Deno.test("FaultPlan.clear() heals, and a fork takes the damage with it", () => 
   const disk = new Disk();
   disk.faults.add({ kind: "latent", sector: 3 });
   disk.faults.add({ kind: "hang" });
-  const fork = disk.store.fork([], {}, null)!;
+  const fork = disk.store.fork([], 0, {}, null)!;
   assertEquals(fork.faults.isUnreadable(3 * 512, 4 * 512), true);
   assertEquals(fork.faults.list, []);
   disk.faults.clear();

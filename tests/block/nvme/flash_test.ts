@@ -435,3 +435,26 @@ Deno.test("ZnsTiming: flush waits for programs unless power loss is provided for
     assert(bench.run(flush) < 20 * USEC);
   }
 });
+
+Deno.test("FlashTiming forgets what zones held that are emptied: nothing of it is moved", () => {
+  const params = NVME_PRESETS["tlc-dc"].timing as FlashParams;
+  const moved = [NVME_ZONE_RESET, NVME_ZONE_CLOSE].map((action) => {
+    const size = 2 ** 26;
+    const bench = new Bench(params, size);
+    bench.load(4, size / 2 ** 18, (command, i) => {
+      command.opcode = NVME_CMD_ZONE_APPEND;
+      command.len = 2 ** 18;
+      command.at = i * command.len;
+    });
+    bench.run({ opcode: NVME_CMD_ZONE_MGMT_SEND, action, zone: -1, len: 0 });
+    const random = new Prng(1, "pages");
+    bench.load(4, size / 8192, (command) => {
+      command.opcode = NVME_CMD_WRITE;
+      command.len = 4096;
+      command.at = 4096 * random.below(size / 4096);
+    });
+    return (bench.timing as FlashTiming).writes()[1]!;
+  });
+  assertEquals(moved[0], 0);
+  assert(moved[1]! > 1000);
+});

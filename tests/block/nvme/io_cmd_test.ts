@@ -284,7 +284,7 @@ Deno.test("corner case 105: turning the cache off flushes it, and writes are dur
   assertEquals(session.setFeature(NVME_FEAT_VOLATILE_WC, 0), 0);
   assertEquals(store.undecided([]).length, 0);
   assertEquals(session.send(write(1, 2)), 0);
-  store.cut([], { keep: "none" });
+  store.cut([], 0, { keep: "none" });
   assertEquals(session.values(0, 2), [1, 2]);
 });
 
@@ -379,6 +379,11 @@ Deno.test("IoCommands fails reads of deallocated blocks when the host wants it (
   assertEquals(session.values(4, 3), [1, 0, 3]);
   assertEquals(session.send({ ...zeroes, cdw12: NVME_WZ_DEAC }), 0);
   assertEquals(session.values(4, 3), 0x287);
+  const others = [NVME_CMD_COMPARE, NVME_CMD_VERIFY];
+  const status = others.map((opcode) =>
+    session.send({ opcode, slba: 5, memory: new Uint8Array(512) })
+  );
+  assertEquals(status, [0x287, 0x287]);
 });
 
 /** Reads a block every 100 ns while a write of several lands; what was seen. */

@@ -1,9 +1,10 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   createNvme,
   FileMedia,
   type Media,
   MemoryMedia,
+  NVME_PRESETS,
 } from "../../../block/nvme/mod.ts";
 import {
   blkdevIssueFlush,
@@ -14,7 +15,7 @@ import {
 import { VirtualClock } from "../../../lib/clock.ts";
 import { EIO, FsError } from "../../../lib/errno.ts";
 import { Prng } from "../../../lib/prng.ts";
-import { makeBio } from "../fake_device.ts";
+import { makeBio, settle, submit } from "../fake_device.ts";
 
 const KiB = 2 ** 10;
 const MiB = 2 ** 20;
@@ -278,5 +279,59 @@ Deno.test("MemoryMedia over a failing image answers EIO", () => {
     media.close();
   } finally {
     Deno.removeSync(path);
+  }
+});
+
+Deno.test("createNvme() makes zones of media that is blank, and refuses what has been written to", () => {
+  const make = (media: Media) =>
+    createNvme(new VirtualClock(), { media, zoned: { zoneSize: 2 ** 20 } });
+  const size = 2 ** 22;
+  const path = Deno.makeTempFileSync();
+  try {
+    for (
+      const open of [
+        () => new MemoryMedia(size),
+        () => FileMedia.open(path, { size }),
+      ]
+    ) {
+      const media = open();
+      assertEquals(media.blank, true);
+      const device = make(media);
+      const bio = makeBio(device, REQ_OP_WRITE, 0, 8);
+      bio.vecs[0]!.data.fill(1);
+      assertEquals(submit(bio).status, 0);
+      assertEquals(media.blank, false);
+      if (media instanceof FileMedia) device.close();
+      const again = media instanceof FileMedia ? open() : media;
+      assertEquals(again.blank, false);
+      const { message, code } = assertThrows(() => make(again), FsError);
+      assertEquals(code, "EINVAL");
+      assert(message.includes("zones begin empty"));
+      // Without zones it is taken as it is.
+      createNvme(new VirtualClock(), { media: again }).close();
+      if (media instanceof MemoryMedia) device.close();
+    }
+  } finally {
+    Deno.removeSync(path);
+  }
+});
+
+Deno.test("createNvme() makes the largest device of next to nothing, or refuses it", () => {
+  for (const preset of Object.keys(NVME_PRESETS)) {
+    const sizes = preset === "hdd" ? [2 ** 50, 2 ** 53 - 4096] : [2 ** 50];
+    for (const size of sizes) {
+      try {
+        const device = createNvme(new VirtualClock(), { size, preset });
+        const sectors = size / 512;
+        const bio = makeBio(device, REQ_OP_WRITE, sectors - 8, 8);
+        const zoned = device.zones !== null;
+        const ended = submit(bio);
+        settle(device.clock);
+        assertEquals(ended.status === 0, !zoned);
+        device.close();
+      } catch (e) {
+        assertEquals((e as FsError).code, "EINVAL");
+      }
+    }
   }
 });

@@ -8,11 +8,15 @@ import {
 } from "../../../block/mod.ts";
 import { FileMedia, MemoryMedia } from "../../../block/nvme/media.ts";
 import {
+  NVME_CMD_COMPARE,
+  NVME_CMD_COPY,
   NVME_CMD_DSM,
   NVME_CMD_FLUSH,
   NVME_CMD_WRITE,
   NVME_CMD_WRITE_ZEROES,
   NVME_CMD_ZONE_APPEND,
+  NVME_CMD_ZONE_MGMT_SEND,
+  NVME_ZONE_RESET,
 } from "../../../block/nvme/nvme.ts";
 import {
   checkCutOptions,
@@ -197,7 +201,7 @@ Deno.test("corner case 138: seed, event and bitmap give the same image, byte for
   for (const tear of ["lba", "page", "undefined"] as const) {
     const { image, report } = run({ tear });
     assert(report.seed > 0);
-    assertEquals(report.event, 4);
+    assertEquals(report.event, 9);
     const { seed, kept } = report;
     const again = run({ tear, seed, keep: kept });
     assertEquals(again.image, image);
@@ -273,6 +277,62 @@ Deno.test("Store.cut() takes writes, resets and finishes of a zone in their orde
     [FULL, [3, 0, 0, 0]],
     [EMPTY, [0, 0, 0, 0]],
   ]);
+});
+
+Deno.test("Store.cut() may leave a copy under way, of what its sources hold, or not", () => {
+  const states = new Set<string>();
+  for (const keep of ["none", "all"] as const) {
+    const disk = new Disk({ awupf: 7 });
+    disk.write(0, 2, 1);
+    disk.flush();
+    disk.write(2, 2, 2);
+    const copy = disk.start(NVME_CMD_WRITE, 8, 4);
+    copy.opcode = NVME_CMD_COPY;
+    copy.memory = null;
+    copy.ranges = Float64Array.of(2 * 512, 1024, 0, 1024);
+    disk.cut({ keep });
+    states.add(disk.tags(8, 4).join());
+  }
+  assertEquals([...states], ["0,0,0,0", "2,2,1,1"]);
+  const unreadable = new Disk();
+  unreadable.faults.add({ kind: "latent", sector: 0 });
+  const copy = unreadable.start(NVME_CMD_WRITE, 8, 1);
+  copy.opcode = NVME_CMD_COPY;
+  copy.ranges = Float64Array.of(0, 512);
+  assertEquals(unreadable.undecided(), []);
+});
+
+Deno.test("Store.cut() leaves the write of a fused pair only if the compare would succeed", () => {
+  for (const tag of [1, 2]) {
+    const disk = new Disk();
+    disk.write(0, 1, 1);
+    disk.flush();
+    const compare = disk.start(NVME_CMD_WRITE, 0, 1, tag);
+    compare.opcode = NVME_CMD_COMPARE;
+    const write = disk.start(NVME_CMD_WRITE, 0, 1, 3);
+    write.partner = compare;
+    compare.partner = write;
+    assertEquals(disk.undecided().length, tag === 1 ? 1 : 0);
+    disk.cut({ keep: "all" });
+    assertEquals(disk.tags(0, 1), [tag === 1 ? 3 : 1]);
+  }
+});
+
+Deno.test("Store.cut() leaves any of the zones emptied that a command for all was emptying", () => {
+  const states = new Set<string>();
+  for (let bits = 0; bits < 4; bits++) {
+    const disk = zonedDisk();
+    disk.write(0, 2, 1);
+    disk.write(16, 2, 2);
+    disk.flush();
+    const all = disk.start(NVME_CMD_FLUSH, 0, 0);
+    all.opcode = NVME_CMD_ZONE_MGMT_SEND;
+    all.action = NVME_ZONE_RESET;
+    const { fragments } = disk.cut({ keep: Uint8Array.of(bits) });
+    assertEquals(fragments.map((f) => f.op), ["zone-reset", "zone-reset"]);
+    states.add(`${disk.tags(0, 2)};${disk.tags(16, 2)}`);
+  }
+  assertEquals(states, new Set(["1,1;2,2", "0,0;2,2", "1,1;0,0", "0,0;0,0"]));
 });
 
 Deno.test("Store.cut() lets a reset under way fail where it would", () => {

@@ -79,6 +79,8 @@ export class Disk {
   readonly zones: ZonedNamespace | null;
   /** Commands that have been fetched and are not done. */
   readonly inFlight = new Set<TestCommand>();
+  /** How many have been fetched, or have ended. */
+  event = 0;
 
   constructor(options: DiskOptions = {}) {
     const { blocks = 64, blockSize = 512, volatile = true, seed = 1 } = options;
@@ -133,6 +135,7 @@ export class Disk {
       memory: hasData
         ? memoryOf(fill(blocks, this.blockSize, tag), 1024)
         : null,
+      partner: null,
     };
     const { zones } = this;
     if (opcode === NVME_CMD_ZONE_APPEND) {
@@ -142,6 +145,7 @@ export class Disk {
         assertEquals(zones.submitWrite(command), 0);
       }
     }
+    this.event++;
     command.stamp = this.store.begin();
     this.inFlight.add(command);
     return command;
@@ -150,6 +154,7 @@ export class Disk {
   /** Its time has come; a status. */
   end(command: TestCommand): number {
     this.inFlight.delete(command);
+    this.event++;
     const { at, len, zone } = command;
     const status = this.#execute(command, at, len);
     if (zone >= 0) this.zones!.completeWrite(command, status === 0);
@@ -222,6 +227,7 @@ export class Disk {
       epoch: 0,
       action: 0,
       ranges: null,
+      partner: null,
       memory: memoryOf(data),
     };
     return this.store.read(command, command.memory);
@@ -244,7 +250,7 @@ export class Disk {
 
   /** The power goes and comes back. */
   cut(options: CutOptions = {}): CutReport {
-    const report = this.store.cut(this.inFlight, options);
+    const report = this.store.cut(this.inFlight, this.event, options);
     this.inFlight.clear();
     this.zones?.powerUp();
     return report;
@@ -253,7 +259,12 @@ export class Disk {
   /** What a cut would leave: the tags. */
   fork(options: CutOptions = {}): number[] {
     const zones = this.zones?.clone(() => {}) ?? null;
-    const fork = this.store.fork(this.inFlight, options, zones)!;
+    const fork = this.store.fork(
+      this.inFlight,
+      this.event,
+      options,
+      zones,
+    )!;
     const { media } = fork;
     const data = new Uint8Array(media.size);
     assertEquals(media.read(0, data, 0, data.length), 0);

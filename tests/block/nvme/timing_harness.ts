@@ -73,6 +73,7 @@ export class Bench {
         done.done = this.clock.now();
         this.#onDone(done);
       },
+      room: () => {},
     });
   }
 

@@ -336,3 +336,22 @@ Deno.test("checkPreset() takes the presets, and names what cannot be", () => {
   }
   assertThrows(() => checkPreset({} as never), Error, "preset");
 });
+
+Deno.test("an append takes the time and the room of a write, in every model", () => {
+  for (const [name, { timing }] of Object.entries(NVME_PRESETS)) {
+    // The ZN540's appends have figures of their own.
+    if (timing === null || timing.kind === "zns") continue;
+    const [write, append] = [NVME_CMD_WRITE, NVME_CMD_ZONE_APPEND].map(
+      (opcode) => {
+        const bench = new Bench(timing, 2 ** 30);
+        return bench.load(8, 400, (command, i) => {
+          command.opcode = opcode;
+          command.zone = 0;
+          command.len = 2 ** 18;
+          command.at = i * command.len;
+        }).ns;
+      },
+    );
+    assertEquals(append, write, name);
+  }
+});

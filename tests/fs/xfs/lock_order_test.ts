@@ -12,6 +12,7 @@ import {
   FALLOC_FL_PUNCH_HOLE,
   FALLOC_FL_ZERO_RANGE,
   type FsFile,
+  type MemoryMapping,
   mkfsXfs,
   type Mount,
   mount,
@@ -27,9 +28,10 @@ interface Stack {
   fs: Mount;
   buffered: FsFile;
   direct: FsFile;
+  map: MemoryMapping;
 }
 
-/** A file opened twice, on a device that takes its time. */
+/** A file opened twice and mapped, on a device that takes its time. */
 async function stack(): Promise<Stack> {
   const clock = new TaskClock();
   const device = createNvme(clock, {
@@ -41,10 +43,13 @@ async function stack(): Promise<Stack> {
   const options = { read: true, write: true, create: true };
   const buffered = taskwise(await fs.open("/a", options));
   const direct = taskwise(await fs.open("/a", { ...options, direct: true }));
-  return { clock, fs, buffered, direct };
+  const all = { length: 65536, write: true };
+  const map = taskwise(await buffered.mmap(all));
+  return { clock, fs, buffered, direct, map };
 }
 
-async function close({ fs, buffered, direct }: Stack): Promise<void> {
+async function close({ fs, buffered, direct, map }: Stack): Promise<void> {
+  map.unmap();
   buffered.close();
   direct.close();
   await fs.unmount();
@@ -64,9 +69,12 @@ const stored = async (s: Stack) => {
   await written(s);
   await s.buffered.sync();
 };
+const onePage = (s: Stack) =>
+  s.buffered.write(data.subarray(0, 4096), { at: 0 });
 const IOLOCK = "i_rwsem exclusive";
 const IOLOCK_SHARED = "i_rwsem shared";
 const MMAPLOCK = `${IOLOCK} > invalidate_lock exclusive`;
+const FAULT = "invalidate_lock shared";
 const FOLIO = "folio lock exclusive";
 
 const cases: Case[] = [
@@ -154,6 +162,70 @@ const cases: Case[] = [
     ],
   },
   {
+    name: "read fault of what is cached",
+    before: onePage,
+    run: (s) => s.map.load(0, data.subarray(0, 100)),
+    taken: [],
+  },
+  {
+    name: "read fault that instantiates a folio",
+    before: async (s) => {
+      await onePage(s);
+      await s.buffered.sync();
+      await s.buffered.advise("dontneed");
+    },
+    run: (s) => s.map.load(0, data.subarray(0, 100)),
+    taken: [FAULT, `${FAULT} > ${FOLIO}`, `${FAULT} > ${FOLIO} > ILOCK shared`],
+  },
+  {
+    name: "page_mkwrite",
+    before: async (s) => {
+      await onePage(s);
+      await s.buffered.sync();
+    },
+    run: (s) => s.map.store(0, data.subarray(0, 100)),
+    taken: [
+      // The fault finds the folio first.
+      FOLIO,
+      FAULT,
+      `${FAULT} > ${FOLIO}`,
+      `${FAULT} > ${FOLIO} > ILOCK exclusive`,
+    ],
+  },
+  {
+    name: "page_mkwrite over a hole",
+    before: (s) => s.buffered.truncate(4096),
+    run: (s) => s.map.store(0, data.subarray(0, 100)),
+    taken: [
+      FAULT,
+      `${FAULT} > ${FOLIO}`,
+      `${FAULT} > ${FOLIO} > ILOCK shared`,
+      `${FAULT} > ${FOLIO} > ILOCK exclusive`,
+    ],
+  },
+  {
+    name: "fallocate",
+    run: (s) => s.buffered.fallocate(0, 0, 8192),
+    taken: [IOLOCK, MMAPLOCK, `${MMAPLOCK} > ILOCK exclusive`],
+  },
+  {
+    name: "zeroing a range",
+    before: stored,
+    run: (s) => s.buffered.fallocate(FALLOC_FL_ZERO_RANGE, 100, 5000),
+    taken: [
+      IOLOCK,
+      MMAPLOCK,
+      `${MMAPLOCK} > ${FOLIO}`,
+      `${MMAPLOCK} > ILOCK exclusive`,
+    ],
+  },
+  {
+    name: "bmap",
+    before: stored,
+    run: (s) => s.buffered.bmap(0),
+    taken: ["ILOCK shared"],
+  },
+  {
     name: "punch",
     before: stored,
     run: (s) =>
@@ -209,9 +281,9 @@ for (const { name, before, run, taken } of cases) {
 
 /** One call of any kind, whatever comes of it. */
 function anyCall(s: Stack, random: Prng): Promise<unknown> {
-  const at = random.below(64) * 1024;
+  const at = random.below(56) * 1024;
   const part = data.subarray(0, 512 << random.below(5));
-  switch (random.below(9)) {
+  switch (random.below(11)) {
     case 0:
       return s.buffered.read(part.slice(), { at });
     case 1:
@@ -228,6 +300,10 @@ function anyCall(s: Stack, random: Prng): Promise<unknown> {
       return s.fs.rename("/x", "/y").catch(() => s.fs.rename("/y", "/x"));
     case 7:
       return s.buffered.fiemap();
+    case 8:
+      return s.map.load(at, part.slice());
+    case 9:
+      return s.map.store(at, part);
     default:
       return s.buffered.write(part, { at });
   }

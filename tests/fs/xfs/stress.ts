@@ -284,7 +284,7 @@ export function checkNoFolios({ mm }: SuperBlock): void {
   assertEquals(mm.nrPages, 0, "pages in use after unmount");
   assertEquals(mm.nrDirty, 0, "dirty pages after unmount");
   assertEquals(mm.nrWriteback, 0, "pages under writeback after unmount");
-  assertEquals(mm.dirtyMappings.size, 0, "dirty mappings after unmount");
+  assertEquals(mm.bdis.size, 0, "devices after unmount");
 }
 
 /** Unmounts, and checks that nothing stays behind. */

@@ -1,0 +1,256 @@
+/**
+ * Swap files on a mounted file system.
+ */
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { setLogHandler } from "../../lib/printk.ts";
+import {
+  createNvme,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FsError,
+  mkfsXfs,
+  type Mount,
+  mount,
+  swapHeader,
+  VirtualClock,
+  xfs,
+} from "../../mod.ts";
+import { codeOfAsync } from "./ramfs.ts";
+
+const P = 4096;
+const MiB = 2 ** 20;
+const all = { read: true, write: true, create: true };
+
+async function setUp(memory = 64 * MiB) {
+  const device = createNvme(new VirtualClock(), {
+    size: 64 * MiB,
+    preset: "mlc-970pro",
+  });
+  await mkfsXfs(device);
+  const fs = await mount(device, xfs, { memory });
+  return { device, fs };
+}
+
+/** Makes a swap file, written through. */
+async function mkswap(fs: Mount, path: string, pages: number): Promise<void> {
+  const file = await fs.open(path, all);
+  await file.fallocate(0, 0, pages * P);
+  await file.write(swapHeader(pages), { at: 0 });
+  await file.sync();
+  file.close();
+}
+
+function bytes(len: number, value: number): Uint8Array {
+  return new Uint8Array(len).fill(value);
+}
+
+Deno.test("swapon() takes a file into use until swapoff()", async () => {
+  const { device, fs } = await setUp();
+  await mkswap(fs, "/s", 100);
+
+  const swap = await fs.swapon("/s");
+  assertEquals([swap.path, swap.pages, swap.extents, swap.used], [
+    "/s",
+    99,
+    1,
+    0,
+  ]);
+  assertEquals(fs.swaps(), [swap]);
+  assertEquals(await codeOfAsync(() => fs.swapon("/s")), "EBUSY");
+  assertEquals(await codeOfAsync(() => fs.unmount()), "EBUSY");
+  await fs.swapoff("/s");
+  assertEquals(fs.swaps(), []);
+  assertEquals(await codeOfAsync(() => fs.swapoff("/s")), "EINVAL");
+  await fs.unmount();
+  device.close();
+});
+
+Deno.test("iomap corner case 156: an active swap file is not written, preallocated or cut", async () => {
+  const { device, fs } = await setUp();
+  await mkswap(fs, "/s", 100);
+  const file = await fs.open("/s", all);
+  const direct = await fs.open("/s", { ...all, direct: true });
+  const before = file.mmapSync({ write: true });
+  await fs.swapon("/s");
+
+  const page = bytes(P, 1);
+  const punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  const refused = [
+    () => file.write(page, { at: P }),
+    () => direct.write(page, { at: P }),
+    () => file.fallocate(0, 0, 200 * P),
+    () => file.fallocate(punch, 0, P),
+    () => file.truncate(P),
+    () => fs.truncate("/s", P),
+    () => file.mmap({ write: true }),
+    () => fs.open("/s", { write: true, truncate: true }),
+  ];
+  for (const call of refused) {
+    assertEquals(await codeOfAsync(call), "ETXTBSY", call.toString());
+  }
+  assertEquals(await codeOfAsync(() => fs.unlink("/s")), "EPERM");
+  assertEquals(await codeOfAsync(() => before.store(0, page)), "EFAULT");
+  // Reading and mapping it work.
+  assertEquals(await file.read(page, { at: 0 }), P);
+  assertEquals((await file.fiemap()).length, 2);
+  file.mmapSync().unmap();
+  file.mmapSync({ write: true, private: true }).unmap();
+
+  await fs.swapoff("/s");
+  assertEquals(await file.write(page, { at: P }), P);
+  await file.truncate(P);
+  before.unmap();
+  file.close();
+  direct.close();
+  await fs.unmount();
+  device.close();
+});
+
+Deno.test("swapon() refuses what is no swap file, and the log says why", async () => {
+  const { device, fs } = await setUp();
+  const log: string[] = [];
+  const old = setLogHandler((line) => log.push(line));
+  const make = async (path: string, change: (page: Uint8Array) => void) => {
+    const file = await fs.open(path, all);
+    await file.fallocate(0, 0, 20 * P);
+    const page = swapHeader(20);
+    change(page);
+    await file.write(page, { at: 0 });
+    await file.sync();
+    file.close();
+  };
+  const word = (page: Uint8Array, at: number, value: number) =>
+    new DataView(page.buffer).setUint32(at, value, true);
+  await make("/none", (page) => page.fill(0));
+  await make("/version", (page) => word(page, 1024, 7));
+  await make("/empty", (page) => word(page, 1028, 0));
+  await make("/long", (page) => word(page, 1028, 20));
+  await make("/bad", (page) => word(page, 1032, 1));
+  await make("/good", () => {});
+  await make("/hole", () => {});
+  const hole = await fs.open("/hole", all);
+  const punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  await hole.fallocate(punch, 5 * P, P);
+  hole.close();
+  await fs.mkdir("/dir");
+
+  const codes: Record<string, string | null> = {};
+  for (
+    const path of [
+      "/none",
+      "/version",
+      "/empty",
+      "/long",
+      "/bad",
+      "/hole",
+      "/dir",
+      "/absent",
+      "/good",
+    ]
+  ) {
+    try {
+      await fs.swapon(path);
+      codes[path] = null;
+    } catch (e) {
+      codes[path] = (e as FsError).code;
+    }
+  }
+  setLogHandler(old);
+
+  assertEquals(codes, {
+    "/none": "EINVAL",
+    "/version": "EINVAL",
+    "/empty": "EINVAL",
+    "/long": "EINVAL",
+    "/bad": "EINVAL",
+    "/hole": "EINVAL",
+    "/dir": "EISDIR",
+    "/absent": "ENOENT",
+    "/good": null,
+  });
+  assertEquals(log, [
+    "Unable to find swap-space signature",
+    "Unable to handle swap header version 7",
+    "Empty swap-file",
+    "Swap area shorter than signature indicates",
+    "swapon: file /hole has unallocated extents",
+  ]);
+  await fs.swapoff("/good");
+  // What was refused is a file as any other.
+  await fs.truncate("/none", 0);
+  await fs.unmount();
+  device.close();
+});
+
+Deno.test("swapHeader() refuses what is no number of pages", () => {
+  for (const pages of [0, 1, 1.5, NaN, -5, 2 ** 33]) {
+    assertThrows(() => swapHeader(pages), FsError, "EINVAL");
+  }
+});
+
+Deno.test("private pages are swapped out and come back, and swapoff() brings all back", async () => {
+  const { device, fs } = await setUp();
+  await mkswap(fs, "/s", 100);
+  const swap = await fs.swapon("/s");
+  const file = await fs.open("/a", all);
+  await file.truncate(8 * P);
+  const map = file.mmapSync({ write: true, private: true });
+  for (let i = 0; i < 8; i++) await map.store(i * P, bytes(P, i + 1));
+
+  await map.advise("pageout", P, 4 * P);
+  assertEquals(swap.used, 4);
+  const p = new Uint8Array(P);
+  await map.load(2 * P, p);
+  assertEquals(p, bytes(P, 3));
+  assertEquals(swap.used, 3);
+  await fs.swapoff("/s");
+  for (let i = 0; i < 8; i++) {
+    map.loadSync(i * P, p);
+    assertEquals(p, bytes(P, i + 1));
+  }
+  map.unmap();
+  file.close();
+  await fs.unmount();
+  device.close();
+});
+
+Deno.test("more private pages than memory go to a swap file", async () => {
+  const { device, fs } = await setUp(MiB);
+  await mkswap(fs, "/s", 1024);
+  const swap = await fs.swapon("/s");
+  const file = await fs.open("/a", all);
+  await file.truncate(3 * MiB);
+  const map = file.mmapSync({ write: true, private: true });
+
+  for (let i = 0; i < 768; i++) await map.store(i * P, bytes(P, i & 255));
+  assert(swap.used > 400, `${swap.used}`);
+  assert(fs.superBlock.mm.nrPages <= 1.1 * 256);
+  const p = new Uint8Array(P);
+  for (let i = 0; i < 768; i++) {
+    await map.load(i * P, p);
+    assertEquals(p, bytes(P, i & 255), `page ${i}`);
+  }
+  map.unmap();
+  assertEquals(swap.used, 0);
+  await fs.swapoff("/s");
+  file.close();
+  await fs.unmount();
+  device.close();
+});
+
+Deno.test("without swap space a private page that has no room is ENOMEM", async () => {
+  const { device, fs } = await setUp(MiB);
+  const file = await fs.open("/a", all);
+  await file.truncate(3 * MiB);
+  const map = file.mmapSync({ write: true, private: true });
+  let n = 0;
+  const store = async () => {
+    for (; n < 768; n++) await map.store(n * P, bytes(P, 1));
+  };
+  assertEquals(await codeOfAsync(store), "ENOMEM");
+  assert(n > 200);
+  map.unmap();
+  file.close();
+  await fs.unmount();
+  device.close();
+});
