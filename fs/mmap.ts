@@ -274,7 +274,8 @@ export class MemoryMapping implements Disposable {
    *
    * @throws MemoryFault SIGBUS beyond the page that holds the end of the file, and
    *   where it cannot be read; SIGSEGV beyond the mapping.
-   * @throws FsError ENOMEM.
+   * @throws FsError ENOMEM; EAGAIN where a page is given up each time before it can be
+   *   used, as many tasks do to each other whose pages are more than memory.
    */
   async load(offset: number, p: Uint8Array): Promise<void> {
     const pos = this.#enter(offset, p, false);

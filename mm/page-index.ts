@@ -39,7 +39,7 @@ class IndexNode {
   /** A leaf's; set when it has been made. */
   frames: Int32Array = NO_FRAMES;
   readonly children: (IndexNode | null)[];
-  readonly tags = new Uint32Array(TAGS * WORDS);
+  readonly tags: Uint32Array = new Uint32Array(TAGS * WORDS);
   parent: IndexNode | null = null;
   /** Its place in the parent. */
   slot = 0;

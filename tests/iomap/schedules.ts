@@ -230,6 +230,8 @@ function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
+/** Bytes that are read ahead. */
+const READAHEAD = 128 * KiB;
 /** The choice that makes a write not wait. */
 const NOWAIT = 2;
 
@@ -341,7 +343,12 @@ class Run {
   #mayFail({ round, kind, choice }: PlannedCall, error: unknown): boolean {
     if (!(error instanceof FsError)) return false;
     if (error.code === "ENXIO") return kind === "seek";
-    if (error.code === "EAGAIN") return kind === "write" && choice === NOWAIT;
+    if (error.code === "EAGAIN") {
+      // Two that read ahead take each other's pages away where memory is so small.
+      const thrashing = this.#plan.memory < 2 * READAHEAD;
+      return kind === "write" && choice === NOWAIT ||
+        (kind === "load" || kind === "store") && thrashing;
+    }
     if (error instanceof MemoryFault && kind === "forget") return true;
     if (error.code !== "EIO") return false;
     // What a store has promised space for cannot be reached past the cache.

@@ -18,7 +18,7 @@ import {
   invalidateMappingPages,
   truncatePagecacheRange,
 } from "../../mm/truncate.ts";
-import { shrinkFolios } from "../../mm/vmscan.ts";
+import { allocFolio, shrinkFolios } from "../../mm/vmscan.ts";
 import { FakeFile, pattern } from "./fake_file.ts";
 import { FakeMapping } from "./mapping.ts";
 
@@ -64,9 +64,24 @@ Deno.test("shrinkFolios() makes active what was used twice, by two readers or ap
   await first.read(2 * PAGE, 10);
   assertEquals(shrinkFolios(mm, 4), 4);
   assertEquals(file.folios().map(([index]) => index), [0, 2]);
-  assertEquals(activePages(mm), 2);
+  // Both evictions and activations make those before look older.
+  assertEquals([activePages(mm), mm.lru.nonresidentAge], [2, 6]);
   // It is forgotten once the active list has more than its share.
   assertEquals(shrinkFolios(mm, 2), 2);
+});
+
+Deno.test("shrinkFolios() gives up what is active where all that is inactive is in use", async () => {
+  const mm = small();
+  const file = new FakeFile({ mm, size: 6 * PAGE });
+  await file.open().read(0, 6 * PAGE);
+  for (const index of [0, 1]) await file.open().read(index * PAGE, PAGE);
+  const inUse = [2, 3, 4, 5].map((i) => filemapLookup(file.mapping, i)!);
+  for (const folio of inUse) folioGet(folio);
+  shrinkFolios(mm, 1);
+
+  shrinkFolios(mm, 2);
+  assertEquals(file.folios().map(([index]) => index), [2, 3, 4, 5]);
+  for (const folio of inUse) folioPut(folio);
 });
 
 Deno.test("filemapRead() of a page in pieces is one use", async () => {
@@ -208,6 +223,15 @@ Deno.test("shrinkFolios() takes what page tables show where their use tells noth
     assertEquals(shrinkFolios(mm, 4), 4);
     assertEquals([file.mapping.nrPages, other.mapping.nrPages], [0, 10]);
   }
+});
+
+Deno.test("allocFolio() does not empty the cache for one large folio", async () => {
+  const mm = small();
+  const file = new FakeFile({ mm, size: mm.limit * PAGE });
+  for (let i = 0; i < mm.limit; i++) await file.open().read(i * PAGE, PAGE);
+  const before = mm.nrPages;
+  assertEquals(allocFolio(mm, 8), null);
+  assertEquals(mm.nrPages, before);
 });
 
 Deno.test("shrinkFolios() does not begin again from within", () => {
