@@ -241,7 +241,8 @@ export class FsFile implements Disposable, AsyncDisposable {
     }
   }
 
-  /** {@linkcode FsFile.read}, synchronously. */
+  /** {@linkcode FsFile.read}, synchronously. After EAGAIN what was begun goes on: it may
+   * still fill `p`. */
   readSync(p: Uint8Array, options?: ReadOptions): number | null {
     const n = this.#now(p, this.#flags(options, READ), READ);
     return n === 0 && p.length > 0 ? null : n;

@@ -427,7 +427,7 @@ class Run {
     at: number,
     len: number,
   ): Promise<void> {
-    const p = new Uint8Array(len).fill(0xee);
+    let p = new Uint8Array(len).fill(0xee);
     const options = oneOf(call.choice, [{ at }, { at }, { at }, {
       at,
       dontcache: file === this.#file,
@@ -438,7 +438,8 @@ class Run {
       const n = await either(
         call.sync,
         () => file.readSync(p, options),
-        () => file.read(p, options),
+        // What was begun still goes on, and may fill the buffer at any time.
+        () => file.read(p = p.slice(), options),
       ) ?? 0;
       const possible = [...look].some((size) => {
         const most = Math.max(0, Math.min(len, size - at));

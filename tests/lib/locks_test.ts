@@ -2,7 +2,7 @@ import { assert, assertEquals, assertFalse, assertThrows } from "@std/assert";
 import { VirtualClock } from "../../lib/clock.ts";
 import { Mutex, Rwsem } from "../../lib/locks.ts";
 import { Prng } from "../../lib/prng.ts";
-import { Completion, WaitQueue } from "../../lib/wait.ts";
+import { Completion, setScheduler, WaitQueue } from "../../lib/wait.ts";
 
 Deno.test("Rwsem costs no promise when nobody is in the way", () => {
   const sem = new Rwsem("test");
@@ -129,4 +129,37 @@ Deno.test("WaitQueue.wait() hands a synchronous caller a promise when no event h
   ready = true;
   queue.wakeAll();
   await wait;
+});
+
+Deno.test("setScheduler() decides when those go on who have waited", async () => {
+  const resumes: (() => void)[] = [];
+  const before = setScheduler((resume) => resumes.push(resume));
+  const clock = new VirtualClock();
+  const [lock, mutex] = [new Rwsem("rwsem"), new Mutex("mutex")];
+  const queue = new WaitQueue();
+  lock.downWrite();
+  mutex.lock();
+  let open = false;
+  const order: string[] = [];
+  const waits = [
+    Promise.resolve(lock.downRead()).then(() => order.push("rwsem")),
+    Promise.resolve(mutex.lock()).then(() => order.push("mutex")),
+    Promise.resolve(queue.wait(clock, () => open)).then(() =>
+      order.push("queue")
+    ),
+  ];
+  lock.upWrite();
+  mutex.unlock();
+  open = true;
+  queue.wakeAll();
+  setScheduler(before);
+
+  for (const resume of resumes.toReversed()) {
+    resume();
+    await new Promise((done) => setTimeout(done));
+  }
+  await Promise.all(waits);
+  assertEquals(order, ["queue", "mutex", "rwsem"]);
+  lock.upRead();
+  mutex.unlock();
 });

@@ -399,6 +399,31 @@ Deno.test("the flusher's timer neither moves time nor keeps the process alive", 
   assertEquals([file.log.length, file.mapping.wb.timer], [3, 0]);
 });
 
+Deno.test("the flusher writes all of an old file, slice by slice", async () => {
+  const mm = new Mm(new VirtualClock());
+  const file = new FakeFile({ mm });
+  await file.fill(0, 2500, 1);
+  await pass(mm, 30);
+  assertEquals(file.log.length, 2500);
+});
+
+Deno.test("an old file that cannot be written now is young again", async () => {
+  const mm = new Mm(new VirtualClock());
+  const file = new FakeFile({ mm });
+  file.held = [];
+  await file.fill(0, 1, 1);
+  await pass(mm, 30);
+  // Dirty again while it is under writeback, which does not end.
+  await file.fill(0, 1, 2);
+  await pass(mm, 31);
+  file.writeDone(file.held.pop()!);
+  await pass(mm, 25);
+  assertEquals(file.log.length, 1);
+  await pass(mm, 5);
+  assertEquals(file.log.length, 2);
+  file.writeDone(file.held.pop()!);
+});
+
 Deno.test("a file that was written while it was dirtied again is young", async () => {
   const mm = new Mm(new VirtualClock());
   const file = new FakeFile({ mm });
