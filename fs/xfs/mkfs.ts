@@ -6,8 +6,14 @@
  * @module
  */
 
-import type { BlockDevice } from "../../block/blkdev.ts";
-import { EBUSY, EINVAL, type FsError, show } from "../../lib/errno.ts";
+import { BLK_FEAT_ZONED, type BlockDevice } from "../../block/blkdev.ts";
+import {
+  EBUSY,
+  EINVAL,
+  EOPNOTSUPP,
+  type FsError,
+  show,
+} from "../../lib/errno.ts";
 import { Mm } from "../../mm/mm.ts";
 import { S_IFDIR } from "../fs.ts";
 import { claimDevice, releaseDevice } from "../super.ts";
@@ -115,7 +121,7 @@ function divide(
  * @param options Sizes and label.
  * @throws FsError EINVAL for an option that is not as described, or a device below
  *   16 MiB: the message says which value was wrong, and nothing is written. EBUSY if
- *   it is mounted. The device's errno if writing fails.
+ *   it is mounted. EOPNOTSUPP for a zoned device. The device's errno if writing fails.
  */
 export async function mkfsXfs(
   device: BlockDevice,
@@ -123,6 +129,9 @@ export async function mkfsXfs(
 ): Promise<void> {
   const call = deviceCall("mkfs", "make a file system on", device);
   checkOptions(call, options, OPTIONS);
+  if ((device.limits.features & BLK_FEAT_ZONED) !== 0) {
+    throw failure(call, EOPNOTSUPP, "it has zones to be written in order");
+  }
   const geo = geometry(call, device, options);
   // What is being made needs not be told: its I/O fails.
   const claim = { markDead() {} };

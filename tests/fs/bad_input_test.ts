@@ -295,6 +295,16 @@ Deno.test("FileMedia.open() refuses what it cannot use, and leaves the host as i
   }
 });
 
+Deno.test("mkfsXfs() refuses a device with zones", async () => {
+  const device = createNvme(new VirtualClock(), {
+    size: 4 * 2 ** 30,
+    preset: "zns",
+  });
+  const error = await assertRejects(() => mkfsXfs(device), FsError, "zones");
+  assertEquals(error.code, "EOPNOTSUPP");
+  device.close();
+});
+
 Deno.test("mkfsXfs() refuses what it cannot make, and writes nothing", async () => {
   const clock = new VirtualClock();
   using device = createNvme(clock, { size: 32 * MiB });
