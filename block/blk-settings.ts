@@ -225,9 +225,10 @@ function validateNumbers(lim: QueueLimits): BadLimit | null {
   return null;
 }
 
-/** Whether it is one, also beyond what `&` takes. */
+/** Whether it is one, also beyond what `&` takes; what is no integer is none. */
 export function isPowerOfTwo(n: number): boolean {
-  return n > 0 && 2 ** Math.floor(Math.log2(n)) === n;
+  return Number.isSafeInteger(n) && n > 0 &&
+    2 ** Math.floor(Math.log2(n)) === n;
 }
 
 function validateBlockSizes(lim: QueueLimits): BadLimit | null {

@@ -15,6 +15,7 @@
  * @module
  */
 
+import { isPowerOfTwo } from "../blk-settings.ts";
 import {
   BLK_ZONE_COND_CLOSED,
   BLK_ZONE_COND_EMPTY,
@@ -149,10 +150,6 @@ export function badZoneOption(o: ZoneOptions): string | null {
     return bad("flavor", "is neither zbc nor zns");
   }
   return null;
-}
-
-function isPowerOfTwo(n: number): boolean {
-  return Number.isSafeInteger(n) && 2 ** Math.floor(Math.log2(n)) === n;
 }
 
 function isCount(n: number): boolean {

@@ -236,9 +236,21 @@ test("printIomapTrace() has the head of the kernel's trace file", async () => {
   assertEquals(head.filter((line) => line.startsWith("#")).length, 12);
 });
 
-/** One operation of the kernel's recording, and what it traced. */
+/** One operation of the kernel's recording; it has the fields that it needs. */
+interface Op {
+  op: string;
+  fd: string;
+  path: string;
+  off: number;
+  len: number;
+  fill: number;
+  flags?: string[];
+  sync: boolean;
+}
+
+/** An operation, and what it traced. */
 interface Recorded {
-  op: Record<string, unknown>;
+  op: Op;
   lines: string[];
 }
 
@@ -284,15 +296,10 @@ test("formatIomapTrace() prints what the kernel printed for the same operations"
   await fs.unmount();
 });
 
-function operate(
-  fs: Mount,
-  files: Map<string, FsFile>,
-  // deno-lint-ignore no-explicit-any
-  op: any,
-): void {
+function operate(fs: Mount, files: Map<string, FsFile>, op: Op): void {
   const file = files.get(op.fd)!;
   const flags = Object.fromEntries(
-    (op.flags ?? []).map((f: string) => [f, true]),
+    (op.flags ?? []).map((f) => [f, true]),
   );
   switch (op.op) {
     case "open":
