@@ -77,6 +77,21 @@ export const FALLOC_FL_UNSHARE_RANGE = 0x40;
 /** Write zeroes. */
 export const FALLOC_FL_WRITE_ZEROES = 0x80;
 
+/** renameat2(2): the new name must not exist. */
+export const RENAME_NOREPLACE = 1 << 0;
+/** renameat2(2): the names change places. */
+export const RENAME_EXCHANGE = 1 << 1;
+
+/** setxattr(2): the attribute must not exist. */
+export const XATTR_CREATE = 0x1;
+/** setxattr(2): it must exist. */
+export const XATTR_REPLACE = 0x2;
+
+/** Equal ranges are to be shared; different ones stay (FIDEDUPERANGE). */
+export const REMAP_FILE_DEDUP = 1 << 0;
+/** Less than what was asked for will do. */
+export const REMAP_FILE_CAN_SHORTEN = 1 << 1;
+
 /** lseek(2) origins. */
 export const SEEK_SET = 0;
 /** From the position. */
@@ -158,7 +173,16 @@ export interface InodeOperations {
   unlink?(dir: Inode, name: string, victim: Inode): MaybePromise<number>;
   /** Takes away a directory; -ENOTEMPTY if it holds a name. */
   rmdir?(dir: Inode, name: string, victim: Inode): MaybePromise<number>;
-  /** Gives a name another place. `victim` is what `newName` names now, or null. */
+  /** A new symbolic link, as `create`. */
+  symlink?(
+    dir: Inode,
+    name: string,
+    target: string,
+  ): MaybePromise<Inode | number>;
+  /** Target of a symbolic link. No lock is held. */
+  getLink?(inode: Inode): MaybePromise<string | number>;
+  /** Gives a name another place. `victim` is what `newName` names now, or null.
+   * @param flags `RENAME_*`: with EXCHANGE `victim` gets the old name. */
   rename?(
     oldDir: Inode,
     oldName: string,
@@ -166,7 +190,22 @@ export interface InodeOperations {
     newDir: Inode,
     newName: string,
     victim: Inode | null,
+    flags: number,
   ): MaybePromise<number>;
+  /** Value of an extended attribute, or -ENODATA; the rwsem is not held.
+   * @param name With its prefix, which the VFS has checked. */
+  getXattr?(inode: Inode, name: string): MaybePromise<Uint8Array | number>;
+  /** Sets an extended attribute, or removes it; the rwsem is held exclusively.
+   * @param value null removes.
+   * @param flags `XATTR_*`. */
+  setXattr?(
+    inode: Inode,
+    name: string,
+    value: Uint8Array | null,
+    flags: number,
+  ): MaybePromise<number>;
+  /** Names of all extended attributes; the rwsem is not held. */
+  listXattr?(inode: Inode): MaybePromise<string[] | number>;
   /** Applies attributes that the VFS has checked; the inode's rwsem is held exclusively. */
   setattr(inode: Inode, attr: Iattr): MaybePromise<number>;
   /** Adds to what the VFS has gathered what the file system alone knows. */
@@ -205,6 +244,22 @@ export interface FileOperations {
     mode: number,
     offset: number,
     len: number,
+  ): MaybePromise<number>;
+  /**
+   * Shares a range with another file; no lock is held (kernel: `remap_file_range`).
+   *
+   * @param len Bytes; 0 is to the end of `fileIn`.
+   * @param flags `REMAP_FILE_*`.
+   * @returns Bytes that are shared now; -EINVAL for ranges that cannot be; -EBADE
+   *   (dedupe) if they differ; a negative errno.
+   */
+  remapFileRange?(
+    fileIn: File,
+    posIn: number,
+    fileOut: File,
+    posOut: number,
+    len: number,
+    flags: number,
   ): MaybePromise<number>;
   /** SEEK_DATA and SEEK_HOLE only; others are generic. New offset or -errno. */
   llseek?(file: File, offset: number, whence: number): MaybePromise<number>;
@@ -338,6 +393,9 @@ export class Inode implements MappingHost {
   /** i_size, bytes. */
   size = 0;
   readonly blkbits: number;
+  /** How long its data is expected to live: `writeHint` of its bios (kernel:
+   * `i_write_hint`). */
+  writeHint = 0;
   /** Last read, nanoseconds since 1970. */
   atime = 0;
   /** Last change of the data, nanoseconds since 1970. */
@@ -382,6 +440,9 @@ export class Inode implements MappingHost {
       (mode & S_IFMT) === S_IFDIR ? "i_rwsem (directory)" : "i_rwsem",
     );
     this.mapping = new AddressSpace(this, sb.wb, aops);
+    // A folio holds whole blocks; a page is 2^12 bytes.
+    const order = Math.max(0, sb.blkbits - 12);
+    this.mapping.minOrder = this.mapping.maxOrder = order;
   }
 
   /** Whether it is swap space. */

@@ -36,6 +36,7 @@ import {
 import { folioMarkDirty } from "../mm/filemap.ts";
 import { INDEX_PRESENT } from "../mm/page-index.ts";
 import {
+  FAULT_FLAG_TRIED,
   filemapFault,
   filemapMapPages,
   handleMmFault,
@@ -46,7 +47,7 @@ import {
   vmaLoad,
   vmaPresent,
   vmaStore,
-  type VmFault,
+  VmFault,
   type VmOperations,
 } from "../mm/mmap.ts";
 import {
@@ -234,7 +235,8 @@ function anonFolios(vma: VmArea, first: number, last: number): Folio[] {
   return own;
 }
 
-/** Times that an access is tried whose faults change nothing. */
+/** Times that an access is tried whose faults change nothing, as where a file system
+ * answers page_mkwrite with -EAGAIN. */
 const MAX_TRIES = 1000;
 
 /**
@@ -242,7 +244,8 @@ const MAX_TRIES = 1000;
  * away, and what is not is faulted in.
  *
  * Every method has a synchronous twin, which throws EAGAIN where it would have to
- * wait for another task. The file stays open until the mapping is unmapped.
+ * wait for another task. The file stays open until the mapping is unmapped and its
+ * calls have ended.
  */
 export class MemoryMapping implements Disposable {
   readonly #file: File;
@@ -251,10 +254,13 @@ export class MemoryMapping implements Disposable {
   readonly #release: () => void;
   /** First byte of the file. */
   readonly #base: number;
+  /** Calls that wait for something. */
+  #inFlight = 0;
   /** Bytes: whole pages. */
   readonly length: number;
 
-  /** Only a file makes them. @param release Called once it is unmapped. */
+  /** Only a file makes them. @param release Called once it is unmapped and no call
+   * goes on. */
   constructor(file: File, vma: VmArea, release: () => void) {
     this.#file = file;
     this.#vma = vma;
@@ -274,8 +280,7 @@ export class MemoryMapping implements Disposable {
    *
    * @throws MemoryFault SIGBUS beyond the page that holds the end of the file, and
    *   where it cannot be read; SIGSEGV beyond the mapping.
-   * @throws FsError ENOMEM; EAGAIN where a page is given up each time before it can be
-   *   used, as many tasks do to each other whose pages are more than memory.
+   * @throws FsError ENOMEM.
    */
   async load(offset: number, p: Uint8Array): Promise<void> {
     const pos = this.#enter(offset, p, false);
@@ -360,7 +365,8 @@ export class MemoryMapping implements Disposable {
     if (later || (flags & VM_SHARED) === 0 || start === end) return;
     const from = this.#base + start;
     const last = this.#base + end - 1;
-    return andThen(vfsFsyncRange(this.#file, from, last, true), (error) => {
+    const synced = this.#hold(vfsFsyncRange(this.#file, from, last, true));
+    return andThen(synced, (error) => {
       if (error < 0) throw failure(call, error);
     });
   }
@@ -409,7 +415,7 @@ export class MemoryMapping implements Disposable {
         if (start === end) return;
         const pos = this.#base + start;
         const read = vfsFadvise(this.#file, pos, end - start, advice);
-        return andThen(read, () => {});
+        return andThen(this.#hold(read), () => {});
       }
       case "dontneed":
         return zapRange(vma, first, last, true);
@@ -444,14 +450,22 @@ export class MemoryMapping implements Disposable {
     this.#check(this.#call(write), 0, 0, write);
     let index = first;
     let tries = 0;
-    return repeat(() => {
+    const missing = () => {
       while (index <= last && vmaPresent(this.#vma, index, write)) {
         index++;
         tries = 0;
       }
-      if (index > last) return false;
-      const faulted = this.#fault(index * PAGE_SIZE, write, tries++);
-      return andThen(faulted, () => true);
+      return index <= last;
+    };
+    if (!missing()) return;
+    return repeat(() => {
+      const pos = index * PAGE_SIZE;
+      const vmf = this.#vmFault(pos, write, tries++);
+      return andThen(this.#fault(pos, write, vmf), () => {
+        const more = missing();
+        vmf.release();
+        return more;
+      });
     });
   }
 
@@ -462,7 +476,16 @@ export class MemoryMapping implements Disposable {
       throw failure(this.#named("munmap", "unmap"), EINVAL, "it is unmapped");
     }
     vmaUnlink(this.#vma);
-    this.#release();
+    if (this.#inFlight === 0) this.#release();
+  }
+
+  /** Keeps the file open until what a call waits for has ended. */
+  #hold<T>(work: MaybePromise<T>): MaybePromise<T> {
+    if (!(work instanceof Promise)) return work;
+    this.#inFlight++;
+    return work.finally(() => {
+      if (--this.#inFlight === 0 && !this.#vma.mapped) this.#release();
+    });
   }
 
   /** Unmaps it if it is mapped. */
@@ -539,8 +562,12 @@ export class MemoryMapping implements Disposable {
   ): Promise<void> {
     const move = write ? vmaStore : vmaLoad;
     for (let at = done, tries = 0; at < p.length;) {
-      await this.#fault(pos + at, write, tries++);
+      const vmf = this.#vmFault(pos + at, write, tries++);
+      const faulted = this.#fault(pos + at, write, vmf);
+      // Where nothing waits, nobody comes between.
+      if (faulted instanceof Promise) await faulted;
       const now = move(this.#vma, pos + at, p, at);
+      vmf.release();
       if (now > at) tries = 0;
       at = now;
     }
@@ -556,27 +583,34 @@ export class MemoryMapping implements Disposable {
     }
   }
 
-  /** Has the page of a byte of the file faulted in.
+  /** The fault of an access to a byte of the file.
    * @param tries Faults of this access since it last got on. */
-  #fault(pos: number, write: boolean, tries: number): MaybePromise<void> {
+  #vmFault(pos: number, write: boolean, tries: number): VmFault {
     const vma = this.#vma;
     if (!vma.mapped) this.#signal(pos, write, 0);
     if (tries > MAX_TRIES) {
-      const why = "its page is taken away faster than it can be used";
+      const why = "its page is never ready";
       throw failure(this.#call(write), EAGAIN, why);
     }
-    const faulted = handleMmFault(vma, Math.floor(pos / PAGE_SIZE), write);
-    return andThen(faulted, (code) => {
-      if ((code & VM_FAULT_ERROR) !== 0) this.#signal(pos, write, code);
+    const vmf = new VmFault(vma, Math.floor(pos / PAGE_SIZE), write);
+    if (tries > 0) vmf.flags |= FAULT_FLAG_TRIED;
+    return vmf;
+  }
+
+  /** Sees to a fault; who made it releases it unless it fails. */
+  #fault(pos: number, write: boolean, vmf: VmFault): MaybePromise<void> {
+    return andThen(this.#hold(handleMmFault(vmf)), (code) => {
+      if ((code & VM_FAULT_ERROR) === 0) return;
+      vmf.release();
+      this.#signal(pos, write, code);
     });
   }
 
   #faultSync(pos: number, write: boolean, tries: number): void {
-    runSync(
-      this.#clock,
-      this.#call(write),
-      () => this.#fault(pos, write, tries),
-    );
+    const vmf = this.#vmFault(pos, write, tries);
+    const fault = () => this.#fault(pos, write, vmf);
+    runSync(this.#clock, this.#call(write), fault, () => vmf.release());
+    vmf.release();
   }
 
   #signal(pos: number, write: boolean, code: number): never {

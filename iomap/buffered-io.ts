@@ -107,6 +107,7 @@ import {
   IOMAP_WRITE,
   IOMAP_ZERO,
   iomapInlineData,
+  iomapInlineDataValid,
   IomapIter,
   iomapIterInit,
   iomapIterRelease,
@@ -253,7 +254,8 @@ function adjustReadRange(
       blkbits;
     if (start < eofEnd) end = Math.min(end, eofEnd);
   }
-  rangeOff = start;
+  // What is valid may go on behind a range that ends within a block.
+  rangeOff = Math.min(start, wanted);
   rangeLen = Math.max(0, end - start);
 }
 
@@ -268,11 +270,13 @@ function iomapReadInlineData(iter: IomapIter, folio: Folio): number {
   if (folio.uptodate) return 0;
   const iomap = iomapIterSrcmap(iter);
   const size = iter.inode.size - iomap.offset;
+  const off = iomap.offset - folio.pos;
   if (
     warnOn(size < 0, "iomap: INLINE begins beyond the end of the file") ||
-    warnOn(size > iomap.length, "iomap: INLINE ends before the file")
+    warnOn(size > iomap.length, "iomap: INLINE ends before the file") ||
+    // What lies beside a folio is somebody else's memory.
+    warnOn(off < 0 || off + size > folio.size, "iomap: INLINE in two folios")
   ) return -EIO;
-  const off = iomap.offset & (folio.size - 1);
   if (off > 0) ifsAlloc(iter.inode, folio);
   folio.data.set(iomap.inlineData!.subarray(0, size), folio.offset + off);
   folioZero(folio, off + size, folio.size);
@@ -662,6 +666,9 @@ class FolioWrite {
   /** What is still to be looked at of the blocks that the step touches. */
   fillOff = 0;
   fillEnd = 0;
+  /** Pairs of start and end in the folio, bytes: runs of blocks that this step has made
+   * valid by zeroing them around what it is about to write. */
+  readonly zeroed: number[] = [];
   /** What ended the walk through the mapping. */
   status = 0;
 
@@ -717,6 +724,7 @@ function writeBeginBlocks(w: FolioWrite): MaybePromise<number> {
   const { iter, offset } = w;
   const { inode } = iter;
   const folio = w.folio!;
+  w.zeroed.length = 0;
   const unshare = (iter.flags & IOMAP_UNSHARE) !== 0;
   if (!unshare && offset === 0 && w.bytes === folio.size) return 0;
   ifsAlloc(inode, folio);
@@ -766,6 +774,7 @@ function fillRun(
     folioZero(folio, off, Math.min(offset, end));
     folioZero(folio, Math.max(writeEnd, off), end);
     iomapSetRangeUptodate(inode, folio, off, len);
+    w.zeroed.push(off, end);
     return 0;
   }
   if ((iter.flags & IOMAP_NOWAIT) !== 0) return -EAGAIN;
@@ -845,6 +854,20 @@ function iomapPutFolio(w: FolioWrite, copied: number): void {
   }
 }
 
+/**
+ * Zeroes what a short copy has left out of blocks that were zeroed around it: their
+ * memory holds what it was last used for, and they are valid already. The kernel does
+ * not, and shows it to the file's readers.
+ */
+function zeroBehindShortCopy(w: FolioWrite, copied: number): void {
+  const { zeroed, offset, bytes } = w;
+  const folio = w.folio!;
+  for (let i = 0; i < zeroed.length; i += 2) {
+    const from = Math.max(zeroed[i]!, offset + copied);
+    folioZero(folio, from, Math.min(zeroed[i + 1]!, offset + bytes));
+  }
+}
+
 /** Marks what was copied of the step valid and dirty; false: none of it counts. */
 function iomapWriteEnd(w: FolioWrite, copied: number): boolean {
   const { iter, offset, bytes } = w;
@@ -853,8 +876,11 @@ function iomapWriteEnd(w: FolioWrite, copied: number): boolean {
   if (iomapIterSrcmap(iter).type === IOMAP_INLINE) {
     return iomapWriteEndInline(iter, folio, copied);
   }
-  // What was read of the blocks skipped the part that was to be copied.
-  if (copied < bytes && (copied === 0 || !folio.uptodate)) return false;
+  if (copied < bytes) {
+    zeroBehindShortCopy(w, copied);
+    // What has not been filled in skipped the part that was to be copied.
+    if (copied === 0 || !folio.uptodate) return false;
+  }
   iomapSetRangeUptodate(inode, folio, offset, bytes);
   const ifs = folioState(folio);
   if (ifs !== null) ifsSetRangeDirty(ifs, inode.blkbits, offset, copied);
@@ -869,7 +895,7 @@ function iomapWriteEndInline(
 ): boolean {
   const { iomap, pos } = iter;
   const { uptodate } = folio;
-  const inline = iomap.inlineData !== null;
+  const inline = iomapInlineDataValid(iomap);
   if (
     warnOn(!uptodate, "iomap: INLINE written to a folio not uptodate") ||
     warnOn(!inline, "iomap: INLINE is the source of a write that is not")
@@ -1047,12 +1073,14 @@ class DelallocScan {
 
 function scanFolio(scan: DelallocScan, folio: Folio): void {
   const { inode, iomap, pos, punchFrom } = scan;
+  const { blkbits } = inode;
   const end = Math.min(scan.dataEnd, folio.pos + folio.size);
   if (pos > punchFrom) scan.punch(inode, punchFrom, pos - punchFrom, iomap);
-  scan.punchFrom = end;
+  // The block that the file ends in is dirty as a whole: the kernel goes on from the
+  // end of the file, and a punch that rounds down takes that block's space.
+  scan.punchFrom = Math.ceil(end / 2 ** blkbits) * 2 ** blkbits;
   const ifs = folioState(folio);
   if (ifs === null) return;
-  const { blkbits } = inode;
   const last = (end - 1 - folio.pos) >> blkbits;
   for (let i = (pos - folio.pos) >> blkbits; i <= last; i++) {
     if (testBit(ifs.state, ifs.nrBlocks + i)) continue;
@@ -1467,8 +1495,8 @@ function writebackStep(fw: FolioWriteback): MaybePromise<boolean> {
 }
 
 function rangeHandled(handled: number, fw: FolioWriteback): boolean {
-  const wrong = handled === 0 || handled > fw.left;
-  if (warnOnOnce(wrong, "iomap: writebackRange took nothing, or too much")) {
+  const right = handled < 0 || handled > 0 && handled <= fw.left;
+  if (warnOnOnce(!right, "iomap: writebackRange took nothing, or too much")) {
     handled = -EIO;
   }
   if (handled < 0) {

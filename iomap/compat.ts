@@ -155,7 +155,8 @@ function hooksOf(mappings: WeakMap<Iomap, OldIomap>): IomapWriteOps {
       folioPut(folio);
     },
     iomapValid(inode, iomap) {
-      const mine = mappings.get(iomap)!;
+      const mine = mappings.get(iomap);
+      if (mine === undefined) return true;
       mine.flags = iomap.flags;
       return mine.folioOps?.iomapValid?.(inode, mine) ?? true;
     },

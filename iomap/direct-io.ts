@@ -7,8 +7,8 @@
  *
  * An asynchronous request ends in one of three places. A read that went well ends
  * where its last bio does. A write that needs nothing more is handed to its issuer,
- * if that has asked for it (IOCB_DIO_CALLER_COMP). All else is a worker's: an event
- * of the clock, due at once.
+ * if that has asked for it (IOCB_DIO_CALLER_COMP), whether it went well or not. All
+ * else is a worker's: an event of the clock, due at once.
  *
  * Kernel counterpart: fs/iomap/direct-io.c.
  *
@@ -54,7 +54,11 @@ import {
   ENOTBLK,
 } from "../lib/errno.ts";
 import type { IovIter } from "../lib/iov-iter.ts";
-import { andThenWith, type MaybePromise } from "../lib/maybe-promise.ts";
+import {
+  andThen,
+  andThenWith,
+  type MaybePromise,
+} from "../lib/maybe-promise.ts";
 import { printk, Ratelimit } from "../lib/printk.ts";
 import { WaitQueue } from "../lib/wait.ts";
 import { errseqSet } from "../mm/errseq.ts";
@@ -68,7 +72,6 @@ import type { IomapIoend } from "./ioend.ts";
 import {
   type Iomap,
   IOMAP_ATOMIC,
-  IOMAP_DELALLOC,
   IOMAP_DIO_COW,
   IOMAP_DIO_FORCE_WAIT,
   IOMAP_DIO_OVERWRITE_ONLY,
@@ -88,7 +91,6 @@ import {
   IOMAP_UNWRITTEN,
   IOMAP_WRITE,
   type IomapDioOps,
-  iomapInlineDataValid,
   IomapIter,
   iomapIterInit,
   iomapIterRelease,
@@ -180,6 +182,7 @@ function iomapDioAllocBio(
   opf: number,
 ): Bio {
   const bio = dio.dops?.bioSet?.bioAlloc(bdev, opf) ?? new Bio(bdev, opf);
+  bio.writeHint = dio.iter.inode.writeHint;
   bio.private = dio;
   bio.endIo = iomapDioBioEndIo;
   return bio;
@@ -562,8 +565,6 @@ function iomapDioHoleIter(iter: IomapIter, dio: Dio): number {
 
 function iomapDioInlineIter(iter: IomapIter, dio: Dio): number {
   const { inode, iomap, pos } = iter;
-  const valid = iomapInlineDataValid(iomap);
-  if (warnOnOnce(!valid, "iomap: INLINE without room for it")) return -EIO;
   const data = iomap.inlineData!;
   const at = pos - iomap.offset;
   let copied;
@@ -599,12 +600,10 @@ function iomapDioIter(iter: IomapIter, dio: Dio): number {
       return iomapDioBioIter(iter, dio);
     case IOMAP_INLINE:
       return iomapDioInlineIter(iter, dio);
-    case IOMAP_DELALLOC:
-      // A store through a memory mapping got in between: its data is in the cache.
-      warnCollision(dio.iocb.file);
-      return -EIO;
     default:
-      warnOnOnce(true, "iomap: unknown type of mapping");
+      // DELALLOC: a store through a memory mapping got in between, and its data is in
+      // the cache.
+      warnCollision(dio.iocb.file);
       return -EIO;
   }
 }
@@ -630,20 +629,21 @@ function kiocbInvalidatePages(
     return filemapRangeHasPage(mapping, pos, last) ? -EAGAIN : 0;
   }
   const written = filemapWriteAndWaitRange(mapping, pos, last);
-  if (written === 0 && mapping.nrPages === 0) return 0;
-  return invalidateAfter(written, iocb, last);
+  return written === 0
+    ? invalidateInodePages2Range(mapping, pos, last)
+    : invalidateAfter(written, iocb, last);
 }
 
+/** Apart: its closure would cost every write. */
 function invalidateAfter(
   written: MaybePromise<number>,
-  iocb: Kiocb,
+  { mapping, pos }: Kiocb,
   last: number,
 ): MaybePromise<number> {
-  return andThenWith(
+  return andThen(
     written,
-    (error, { mapping, pos }) =>
+    (error) =>
       error !== 0 ? error : invalidateInodePages2Range(mapping, pos, last),
-    iocb,
   );
 }
 

@@ -204,7 +204,13 @@ function writebackOf(
     const covers = pos >= iomap.offset && pos < iomap.offset + iomap.length;
     if (covers && writeOps?.iomapValid?.(inode, iomap)) return 0;
     iomapReset(iomap);
-    return ops.iomapBegin(inode, pos, len, 0, iomap, srcmap);
+    iomapReset(srcmap);
+    const begun = ops.iomapBegin(inode, pos, len, 0, iomap, srcmap);
+    return andThen(begun, (error) => {
+      // The next folio must not take it for a mapping that still holds.
+      if (error < 0) iomapReset(iomap);
+      return error;
+    });
   };
   const endBio = (bio: Bio) => {
     const ioend = bio.private as IomapIoend;

@@ -29,6 +29,7 @@ import { type Folio, PG_DROPBEHIND } from "../mm/folio.ts";
 import { iomapFinishFolioWrite, iomapStartFolioWrite } from "./buffered-io.ts";
 import { type IomapDio, iomapFinishIoendDirect } from "./direct-io.ts";
 import {
+  type BioSet,
   type Iomap,
   IOMAP_F_ANON_WRITE,
   IOMAP_F_BOUNDARY,
@@ -42,6 +43,7 @@ import {
   IOMAP_IOEND_UNWRITTEN,
   IOMAP_MAPPED,
   IOMAP_UNWRITTEN,
+  iomapHasAddr,
   iomapSector,
   type IomapWritepageCtx,
 } from "./iomap.ts";
@@ -99,6 +101,12 @@ export class IomapIoend {
     this.flags = flags;
   }
 }
+
+/** Where the bios of ioends come from, for `IomapDioOps.bioSet` (kernel:
+ * `iomap_ioend_bioset`). */
+export const iomapIoendBioset: BioSet = {
+  bioAlloc: (bdev, opf) => new Bio(bdev, opf),
+};
 
 /** The ioend of a bio, in its `endIo` (kernel: `iomap_ioend_from_bio`). */
 export function iomapIoendFromBio(bio: Bio): IomapIoend {
@@ -189,8 +197,9 @@ function iomapAllocIoend(
   flags: number,
 ): IomapIoend {
   const hint = wpc.wbc.syncAll ? REQ_SYNC : REQ_BACKGROUND;
-  const bio = new Bio(wpc.iomap.bdev!, REQ_OP_WRITE | hint);
+  const bio = iomapIoendBioset.bioAlloc(wpc.iomap.bdev!, REQ_OP_WRITE | hint);
   bio.sector = iomapSector(wpc.iomap, pos);
+  bio.writeHint = wpc.inode.writeHint;
   wpc.nrFolios = 0;
   return iomapInitIoend(wpc.inode, bio, pos, flags);
 }
@@ -280,10 +289,15 @@ export function iomapAddToIoend(
   if (tracer !== null) traceIomapAddToIoend(wpc.inode, pos, dirtyLen, iomap);
   if (iomap.type === IOMAP_HOLE) return len;
   if (
-    warnOn(!isStorage(iomap), "iomap: writeback to a mapping without storage")
-  ) {
-    return -EIO;
-  }
+    warnOn(
+      !isStorage(iomap),
+      "iomap: writeback to a mapping without storage",
+    ) ||
+    warnOn(
+      !iomapHasAddr(iomap),
+      "iomap: writeback to a mapping without address",
+    )
+  ) return -EIO;
   const flags = ioendFlags(wpc, folio, pos);
   const pending = wpc.wbCtx as IomapIoend | null;
   if (pending === null) {
@@ -417,9 +431,9 @@ export function iomapSplitIoend(
   front.endIo = bio.endIo;
   if (ioend.dio !== null) front.private = ioend.dio;
   const part = iomapInitIoend(inode, front, ioend.offset, ioend.flags);
-  part.parent = ioend;
+  part.parent = ioend.parent ?? ioend;
+  part.parent.remaining++;
   part.sector = ioend.sector;
-  ioend.remaining++;
   ioend.offset += len;
   ioend.size -= len;
   if (!isAppend) ioend.sector += len / SECTOR_SIZE;

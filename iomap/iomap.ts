@@ -126,6 +126,11 @@ export function iomapSector(iomap: Iomap, pos: number): number {
   return Math.floor((iomap.addr + pos - iomap.offset) / SECTOR_SIZE);
 }
 
+/** Whether a mapping of storage says where that is, or need not yet. */
+export function iomapHasAddr({ addr, flags }: Iomap): boolean {
+  return addr >= 0 || (flags & IOMAP_F_ANON_WRITE) !== 0;
+}
+
 /** Whether an INLINE mapping's memory holds all of it, within a page (kernel:
  * `iomap_inline_data_valid`). */
 export function iomapInlineDataValid(iomap: Iomap): boolean {
@@ -148,7 +153,8 @@ export function iomapInlineData(iomap: Iomap, pos: number): Uint8Array {
  * warning that names it, is given back as one with which nothing was done, and the
  * call fails with -EIO:
  *
- * - it covers `pos`: `offset <= pos < offset + length`; so does `srcmap`, if it is one;
+ * - it covers `pos`: `offset <= pos < offset + length`, in whole bytes; so does `srcmap`,
+ *   if it is one;
  * - its type is one of the five;
  * - HOLE and DELALLOC have no address: `addr` is `IOMAP_NULL_ADDR`;
  * - MAPPED and UNWRITTEN have a device, and an address unless it is an ANON_WRITE;
@@ -203,6 +209,8 @@ export class IomapIter {
   iterStartPos = 0;
   /** 0 or a negative errno that the body met. */
   status = 0;
+  /** Times in a row that the mapping was stale before anything was done with it. */
+  staleRounds = 0;
   /** `IOMAP_WRITE` and so on. */
   flags = 0;
   /** Where data goes. */
@@ -229,6 +237,7 @@ export function iomapIterInit(
   iter.len = len;
   iter.iterStartPos = 0;
   iter.status = 0;
+  iter.staleRounds = 0;
   iter.flags = flags;
   iter.private = null;
   iter.caller = caller;

@@ -19,7 +19,6 @@ import {
   IOMAP_DAX,
   IOMAP_DELALLOC,
   IOMAP_DIRECT,
-  IOMAP_F_ANON_WRITE,
   IOMAP_F_BUFFER_HEAD,
   IOMAP_F_STALE,
   IOMAP_HOLE,
@@ -31,6 +30,7 @@ import {
   IOMAP_UNWRITTEN,
   IOMAP_WRITE,
   IOMAP_ZERO,
+  iomapHasAddr,
   iomapInlineDataValid,
   type IomapIter,
   iomapLength,
@@ -41,17 +41,21 @@ import {
 import { traceIomapIter, traceIomapIterMaps, tracer } from "./trace.ts";
 
 /**
+ * Times in a row that a mapping may be stale before anything is done with it. The
+ * kernel goes on for ever, until a signal: here nobody else would ever run again.
+ */
+const MAX_STALE_ROUNDS = 100_000;
+
+/**
  * Moves on by `count` bytes of the mapping (kernel: `iomap_iter_advance`).
  *
- * @returns 0, or -EIO if that is beyond the mapping; then nothing moves. What is left
- *   of the mapping, `iomapLength` tells.
+ * @returns 0, or -EIO if that is beyond the mapping, or not on; then nothing moves.
+ *   What is left of the mapping, `iomapLength` tells.
  */
 export function iomapIterAdvance(iter: IomapIter, count: number): number {
-  if (
-    warnOnOnce(count > iomapLength(iter), "iomap: advance past the mapping")
-  ) {
-    return -EIO;
-  }
+  // Unsigned in the kernel, where less than nothing is far beyond.
+  const within = count >= 0 && count <= iomapLength(iter);
+  if (warnOnOnce(!within, "iomap: advance past the mapping")) return -EIO;
   iter.pos += count;
   iter.len -= count;
   return 0;
@@ -69,7 +73,8 @@ export function iomapIterAdvanceFull(iter: IomapIter): number {
  * @param iter Starts with an `iomap` of length 0; `status` holds what the body met.
  * @returns 1: work on `iter.iomap` and call again. 0: done. Else the error of the
  *   body, of `iomapBegin`, of an `iomapEnd` after no progress; -EIO for a mapping
- *   that does not cover `iter.pos` or is stale from the start.
+ *   that does not cover `iter.pos`, is stale from the start, or 100,000 times in a
+ *   row before anything is done with it.
  */
 export function iomapIter(
   iter: IomapIter,
@@ -120,6 +125,11 @@ function iterEnded(
     ret = -EIO;
   }
   const stale = (iter.iomap.flags & IOMAP_F_STALE) !== 0;
+  iter.staleRounds = stale && !advanced ? iter.staleRounds + 1 : 0;
+  const endless = iter.staleRounds > MAX_STALE_ROUNDS;
+  if (warnOnOnce(endless, "iomap: the mapping is stale whenever it is used")) {
+    ret = -EIO;
+  }
   const more = ret === 0 && iter.len > 0 && (advanced || stale);
   iter.status = 0;
   iomapReset(iter.iomap);
@@ -190,7 +200,9 @@ function brokenRange(map: Iomap, pos: number): string | null {
   if (!(offset <= pos)) return "begins after pos";
   if (!(length > 0)) return "is empty";
   // It would be asked for again for ever.
-  return offset + length > pos ? null : "ends at or before pos";
+  if (!(offset + length > pos)) return "ends at or before pos";
+  const whole = Number.isInteger(offset) && Number.isInteger(length);
+  return whole ? null : "is not of whole bytes";
 }
 
 /** What is done with one mapping: 0 or a negative errno, as `iter.status`. */
@@ -277,9 +289,7 @@ function brokenStorage(iter: IomapIter, map: Iomap): string | null {
   if (map.bdev === null && (iter.flags & IOMAP_DAX) === 0) {
     return "is MAPPED or UNWRITTEN without a device";
   }
-  const anon = (map.flags & IOMAP_F_ANON_WRITE) !== 0;
-  if (anon || map.addr >= 0) return null;
-  return "is MAPPED or UNWRITTEN without an address";
+  return iomapHasAddr(map) ? null : "is MAPPED or UNWRITTEN without an address";
 }
 
 function brokenBlocks(iter: IomapIter, map: Iomap): string | null {

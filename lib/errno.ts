@@ -83,6 +83,8 @@ export const ENODATA = 61;
 export const ETIME = 62;
 /** Link has been severed. */
 export const ENOLINK = 67;
+/** Bad message: a checksum is wrong. */
+export const EBADMSG = 74;
 /** Value too large for defined data type. */
 export const EOVERFLOW = 75;
 /** Remote address changed. */
@@ -113,6 +115,8 @@ export const ERESTARTSYS = 512;
 export const EIOCBQUEUED = 529;
 /** A metadata structure failed its checks (kernel: an alias of `EUCLEAN`). */
 export const EFSCORRUPTED: typeof EUCLEAN = EUCLEAN;
+/** A metadata structure has a wrong checksum (kernel: an alias of `EBADMSG`). */
+export const EFSBADCRC: typeof EBADMSG = EBADMSG;
 
 /** Number of each error by its name. */
 export const ERRNO: Readonly<Record<ErrnoName, number>> = {
@@ -153,6 +157,7 @@ export const ERRNO: Readonly<Record<ErrnoName, number>> = {
   ENODATA,
   ETIME,
   ENOLINK,
+  EBADMSG,
   EOVERFLOW,
   EREMCHG,
   EILSEQ,
@@ -208,6 +213,7 @@ export type ErrnoName =
   | "ENODATA"
   | "ETIME"
   | "ENOLINK"
+  | "EBADMSG"
   | "EOVERFLOW"
   | "EREMCHG"
   | "EILSEQ"
@@ -261,6 +267,7 @@ const TEXT: Record<ErrnoName, string> = {
   ENODATA: "No data available",
   ETIME: "Timer expired",
   ENOLINK: "Link has been severed",
+  EBADMSG: "Bad message",
   EOVERFLOW: "Value too large for defined data type",
   EREMCHG: "Remote address changed",
   EILSEQ: "Invalid or incomplete multibyte or wide character",

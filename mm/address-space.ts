@@ -53,6 +53,10 @@ export interface WritebackControl {
   rangeStart: number;
   /** Last byte, inclusive. */
   rangeEnd: number;
+  /** Instead of the range: from where the last such walk has stopped to the end of the
+   * file, so that a part which is dirtied again and again does not keep the rest from
+   * being written. */
+  rangeCyclic?: boolean;
   /** Pages still to write when not `syncAll`; counted down. */
   nrToWrite: number;
   /** Tag first, so that pages dirtied meanwhile do not make it endless. */
@@ -122,6 +126,8 @@ export class AddressSpace {
   nrDirty = 0;
   /** When the first of them became so, time of the clock (kernel: `dirtied_when`). */
   dirtiedWhen = 0;
+  /** Page at which the next cyclic writeback begins (kernel: `writeback_index`). */
+  writebackIndex = 0;
   /** `AS_*`. */
   flags = 0;
   /** Last writeback error, and who knows of it. */

@@ -195,18 +195,21 @@ async function writebackSlice(wb: BdiWriteback): Promise<number> {
   await wb.mm.clock.sleep(0);
   for (const mapping of wb.io) {
     const wbc = writebackControl(WRITEBACK_SLICE);
+    wbc.rangeCyclic = true;
+    const fromStart = mapping.writebackIndex === 0;
     await mapping.ops.writepages(mapping, wbc);
-    requeueInode(mapping, wbc);
+    requeueInode(mapping, wbc.nrToWrite <= 0 || !fromStart);
     return WRITEBACK_SLICE - wbc.nrToWrite;
   }
   return 0;
 }
 
-/** Where a file goes of which a slice has been written (kernel: `requeue_inode`). */
-function requeueInode(mapping: AddressSpace, wbc: WritebackControl): void {
+/** Where a file goes of which a slice has been written (kernel: `requeue_inode`).
+ * @param more Whether there is more to it that has not been looked at. */
+function requeueInode(mapping: AddressSpace, more: boolean): void {
   const { wb } = mapping;
   if (!wb.io.delete(mapping)) return;
-  if (wbc.nrToWrite <= 0) wb.io.add(mapping);
+  if (more) wb.io.add(mapping);
   else {
     // What is left has become dirty since, or could not be written now.
     mapping.dirtiedWhen = wb.mm.clock.now();
@@ -214,7 +217,7 @@ function requeueInode(mapping: AddressSpace, wbc: WritebackControl): void {
   }
 }
 
-/** A request to write back what is easy of a whole file. */
+/** A request to write back what is easy of a file, from its beginning. */
 export function writebackControl(pages: number): WritebackControl {
   return {
     syncAll: false,

@@ -58,6 +58,7 @@ import {
   PG_DROPBEHIND,
   PG_LOCKED,
   PG_READAHEAD,
+  PG_READING,
   PG_UPTODATE,
 } from "./folio.ts";
 import {
@@ -65,6 +66,7 @@ import {
   IOCB_NOIO,
   IOCB_NOWAIT,
   IOCB_SYNC_CALL,
+  IOCB_WAITQ,
 } from "./iocb-flags.ts";
 import { SLAB_FRAMES } from "./page-alloc.ts";
 import { INDEX_SHADOW } from "./page-index.ts";
@@ -364,17 +366,22 @@ class ReadWalk {
     return (this.iocb.flags & flags) !== 0;
   }
 
-  /** Pages from the folio at `index` to the end of the request. */
+  /** Pages from the folio at `index` to the end of the request, in folios of the
+   * smallest size. */
   pagesFrom(index: number): number {
-    return Math.ceil((this.iocb.pos + this.iter.count) / PAGE_SIZE) - index;
+    const step = 2 ** this.mapping.minOrder;
+    const end = this.iocb.pos + this.iter.count;
+    return Math.ceil(end / (step * PAGE_SIZE)) * step - index;
   }
 }
 
-/** Progress wins: an error shows only where nothing has been read. */
+/** Progress wins: an error shows only where nothing has been read. Then the readahead
+ * state says nothing of it, or to try again would look sequential. */
 function readEnd(_walked: void, walk: ReadWalk): number {
-  const { iocb } = walk;
+  const { iocb, start } = walk;
+  if (iocb.pos === start) return walk.error;
   iocb.ra.prevPos = iocb.pos;
-  return iocb.pos > walk.start ? iocb.pos - walk.start : walk.error;
+  return iocb.pos - start;
 }
 
 /** Gets one folio and copies from it. False at the end of the read. */
@@ -469,7 +476,7 @@ function readaheadDone(_read: void, walk: ReadWalk): number {
 function afterReadahead(error: number, walk: ReadWalk): MaybePromise<number> {
   if (error < 0) return error;
   if (filemapLookup(walk.mapping, walk.index) !== null) return LOOK_AGAIN;
-  if (walk.has(IOCB_NOWAIT)) return -EAGAIN;
+  if (walk.has(IOCB_NOWAIT | IOCB_WAITQ)) return -EAGAIN;
   const { mm, minOrder } = walk.mapping;
   return andThenWith(allocFolioWait(mm, minOrder), createAndRead, walk);
 }
@@ -506,6 +513,7 @@ export function filemapReadFolio(
   ra: FileRaState,
   folio: Folio,
 ): MaybePromise<number> {
+  folio.flags |= PG_READING;
   const started = mapping.ops.readFolio(folio);
   return andThenWith(andThenWith(started, waitForRead, folio), readDone, ra);
 }
@@ -567,7 +575,7 @@ function updateOwned(walk: ReadWalk, folio: Folio): MaybePromise<number> {
   let error = 0;
   if (folio.mapping === null) error = LOOK_AGAIN;
   else if (!rangeUptodate(walk, folio)) {
-    if (!walk.has(IOCB_NOWAIT | IOCB_NOIO)) {
+    if (!walk.has(IOCB_NOWAIT | IOCB_NOIO | IOCB_WAITQ)) {
       return filemapReadFolio(walk.mapping, walk.iocb.ra, folio);
     }
     error = -EAGAIN;

@@ -46,10 +46,22 @@ export const PG_ACTIVE = 1 << 7;
 export const PG_RECLAIM = 1 << 9;
 /** Drop it when its writeback ends. */
 export const PG_DROPBEHIND = 1 << 10;
+/** Locked to be read: who reads it gives the lock back. */
+export const PG_READING = 1 << 11;
 /** A copy of a private mapping's own: it belongs to no file. */
 export const PG_ANON: number = 1 << 12;
 /** What keeps a folio from being dropped at once. */
 export const PG_BUSY: number = PG_LOCKED | PG_DIRTY | PG_WRITEBACK;
+
+/** Times that the lock may be taken before the eyes of one who was woken for it, before
+ * it is handed to him (kernel: `sysctl_page_lock_unfairness`). */
+const PAGE_LOCK_UNFAIRNESS = 5;
+
+/** A task that waits for a folio's lock (kernel: `struct wait_page_queue`). */
+export interface LockWaiter {
+  /** Whether it has been handed the lock. */
+  owner: boolean;
+}
 
 /** 2^order pages of a file (kernel: `struct folio`). */
 export class Folio implements ClassedLock {
@@ -81,6 +93,10 @@ export class Folio implements ClassedLock {
   mapcount = 0;
   /** Who waits for the lock or the end of writeback; made when somebody does. */
   waiters: WaitQueue | null = null;
+  /** Who gets the lock next, having been overtaken too often. */
+  heir: LockWaiter | null = null;
+  /** Times that it has been unlocked, as far as anybody has ever waited. */
+  unlocks = 0;
 
   /** Only `Mm` makes them. */
   constructor(mm: Mm, frame: number, data: Uint8Array, offset: number) {
@@ -158,20 +174,55 @@ function tryLock(folio: Folio): boolean {
 /** Locks, waiting for the holder; the caller holds a reference (kernel: `folio_lock`). */
 export function folioLock(folio: Folio): MaybePromise<void> {
   if (lockTracker !== null) lockTracker.acquire(folio, "exclusive", true);
-  if (!tryLock(folio)) return waitFor(folio, tryLock);
+  if (!tryLock(folio)) return waitForLock(folio);
+}
+
+/** Whoever is awake may take the lock first, which is quick; but who has been overtaken
+ * too often has it handed over, or he might wait for ever. */
+function waitForLock(folio: Folio): MaybePromise<void> {
+  const waiter: LockWaiter = { owner: false };
+  let tries = 0;
+  folio.waiters ??= new WaitQueue();
+  return folio.waiters.wait(folio.mm.clock, () => {
+    if (waiter.owner || tryLock(folio)) return true;
+    if (tries++ >= PAGE_LOCK_UNFAIRNESS) folio.heir ??= waiter;
+    return false;
+  });
 }
 
 /** Unlocks and wakes (kernel: `folio_unlock`). */
 export function folioUnlock(folio: Folio): void {
   bugOn((folio.flags & PG_LOCKED) === 0, "folioUnlock() of a folio not locked");
   if (lockTracker !== null) lockTracker.release(folio);
-  folio.flags &= ~PG_LOCKED;
-  if (folio.waiters !== null) folio.waiters.wakeAll();
+  if (folio.waiters === null) folio.flags &= ~(PG_LOCKED | PG_READING);
+  else unlockAndWake(folio, folio.waiters);
 }
 
-/** Waits until nobody holds the lock; the caller holds a reference (kernel: `folio_wait_locked`). */
+function unlockAndWake(folio: Folio, waiters: WaitQueue): void {
+  const { heir } = folio;
+  folio.unlocks++;
+  folio.flags &= ~PG_READING;
+  if (heir === null) folio.flags &= ~PG_LOCKED;
+  else {
+    folio.heir = null;
+    heir.owner = true;
+  }
+  waiters.wakeAll();
+}
+
+/** Waits until it has been unlocked, once: by then another may have locked it. The
+ * caller holds a reference (kernel: `folio_wait_locked`). */
 export function folioWaitLocked(folio: Folio): MaybePromise<void> {
-  if (folio.locked) return waitFor(folio, notLocked);
+  if (folio.locked) return waitForUnlock(folio);
+}
+
+function waitForUnlock(folio: Folio): MaybePromise<void> {
+  const { unlocks } = folio;
+  folio.waiters ??= new WaitQueue();
+  return folio.waiters.wait(
+    folio.mm.clock,
+    () => !folio.locked || folio.unlocks !== unlocks,
+  );
 }
 
 /** Marks the whole contents valid (kernel: `folio_mark_uptodate`). */
@@ -193,7 +244,12 @@ export function folioEndRead(folio: Folio, success: boolean): void {
 /** Waits until it is not being written back; the caller holds a reference
  * (kernel: `folio_wait_writeback`). */
 export function folioWaitWriteback(folio: Folio): MaybePromise<void> {
-  if (folio.writeback) return waitFor(folio, notWriteback);
+  if (folio.writeback) return waitForWritebackEnd(folio);
+}
+
+function waitForWritebackEnd(folio: Folio): MaybePromise<void> {
+  folio.waiters ??= new WaitQueue();
+  return folio.waiters.wait(folio.mm.clock, () => !folio.writeback);
 }
 
 /** Marks a use for reclaim (kernel: `folio_mark_accessed`): the second one makes it
@@ -201,21 +257,4 @@ export function folioWaitWriteback(folio: Folio): MaybePromise<void> {
 export function folioMarkAccessed(folio: Folio): void {
   const { flags } = folio;
   folio.flags = flags | PG_REFERENCED | (flags & PG_REFERENCED) << 1;
-}
-
-function notLocked(folio: Folio): boolean {
-  return !folio.locked;
-}
-
-function notWriteback(folio: Folio): boolean {
-  return !folio.writeback;
-}
-
-/** Waits until `condition` says true, once: it may take the lock. */
-function waitFor(
-  folio: Folio,
-  condition: (folio: Folio) => boolean,
-): MaybePromise<void> {
-  folio.waiters ??= new WaitQueue();
-  return folio.waiters.wait(folio.mm.clock, () => condition(folio));
 }

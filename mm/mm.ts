@@ -62,6 +62,8 @@ export class Mm {
   /** Writers that have made too much dirty: woken when it is less, or no flusher
    * sees to it any more. */
   readonly throttled: WaitQueue = new WaitQueue();
+  /** Writers that wait there. */
+  nrThrottled = 0;
   /** Cached folios by age of use. */
   readonly lru: Lruvec;
   /** Leaves of page indexes that hold shadows alone. */

@@ -5,7 +5,8 @@
  * An access whose page is in the page table is a copy and no more. Where it is not,
  * or may not be stored to, `handleMmFault` sees to it, which may wait; then the
  * access looks again, as a processor does. Nothing that was found before a wait is
- * used after it.
+ * used after it; but what a fault has found stays in memory until the access has
+ * looked, or two accesses could take each other's pages away for ever.
  *
  * Kernel counterpart: mm/memory.c, mm/filemap.c (`filemap_fault`).
  *
@@ -104,6 +105,8 @@ export const VM_FAULT_ERROR: number = VM_FAULT_OOM | VM_FAULT_SIGBUS |
 export const FAULT_FLAG_WRITE = 0x1;
 /** A page that is shown already is to be stored to. */
 export const FAULT_FLAG_MKWRITE = 0x2;
+/** The access has faulted before, and has not got on. */
+export const FAULT_FLAG_TRIED = 0x20;
 
 /** Fault code for what a file system answers in page_mkwrite (kernel:
  * `vmf_fs_error`). */
@@ -127,7 +130,8 @@ export class VmFault {
   readonly index: number;
   /** `FAULT_FLAG_*`. */
   flags: number;
-  /** What `fault` has found and `pageMkwrite` is about, with a reference. */
+  /** What `fault` has found and `pageMkwrite` is about, and in the end what is shown:
+   * with a reference, until {@linkcode VmFault.release}. */
   folio: Folio | null = null;
   /** The entry of the page table when the fault began. */
   readonly origPte: number;
@@ -145,12 +149,18 @@ export class VmFault {
     const { vma, index, origPte } = this;
     return vma.mapped && vma.table.get(index) === origPte;
   }
+
+  /** The access has looked: what was found may leave memory again. */
+  release(): void {
+    if (this.folio !== null) folioPut(this.folio);
+    this.folio = null;
+  }
 }
 
 /** What a file system does about faults (kernel: `struct vm_operations_struct`).
  * All return `VM_FAULT_*`. */
 export interface VmOperations {
-  /** Finds the page: `vmf.folio` valid, locked, with a reference for the caller, and
+  /** Finds the page: `vmf.folio` valid, locked, with a reference, and
    * `VM_FAULT_LOCKED`; or a code that says why not. */
   fault(vmf: VmFault): MaybePromise<number>;
   /** Shows what is in memory of the pages [first, last] around the fault; does not
@@ -254,19 +264,15 @@ export function vmaPresent(
 
 /**
  * Sees to a page that the page table does not show, or not to be stored to (kernel:
- * `handle_mm_fault`). The access looks again afterwards.
+ * `handle_mm_fault`). The access looks again afterwards, and then releases the fault.
  *
- * @param index Page of the file, inside of the mapping.
- * @param write The access is a store, which the mapping allows.
+ * @param vmf A fault that has just happened, inside of the mapping; of a store only if
+ *   the mapping allows it.
  * @returns `VM_FAULT_*`: one of `VM_FAULT_ERROR` ends the access.
  */
-export function handleMmFault(
-  vma: VmArea,
-  index: number,
-  write: boolean,
-): MaybePromise<number> {
-  const vmf = new VmFault(vma, index, write);
-  const { origPte } = vmf;
+export function handleMmFault(vmf: VmFault): MaybePromise<number> {
+  const { vma, origPte } = vmf;
+  const write = (vmf.flags & FAULT_FLAG_WRITE) !== 0;
   if (origPte === PTE_POISONED) return VM_FAULT_HWPOISON;
   if (origPte < 0) return doSwapPage(vmf);
   if (origPte > 0) return write ? doWpPage(vmf) : 0;
@@ -274,11 +280,21 @@ export function handleMmFault(
   return (vma.flags & VM_SHARED) !== 0 ? doSharedFault(vmf) : doCowFault(vmf);
 }
 
+/** What a fault is about is another folio from now on, whose reference it gets. */
+function setFolio(vmf: VmFault, folio: Folio): void {
+  vmf.release();
+  vmf.folio = folio;
+}
+
 /** The copy of a private page is in swap space (kernel: `do_swap_page`). */
 function doSwapPage(vmf: VmFault): MaybePromise<number> {
   const { vma, index, origPte } = vmf;
   const back = vma.mapping.mm.swap.swapIn(vma, index, -origPte);
-  return andThen(back, (error) => error < 0 ? vmfError(error) : VM_FAULT_MAJOR);
+  return andThen(back, (got) => {
+    if (typeof got === "number") return got < 0 ? vmfError(got) : 0;
+    setFolio(vmf, got);
+    return VM_FAULT_MAJOR;
+  });
 }
 
 /** Pages around a fault that are shown with it (kernel: `fault_around_pages`). */
@@ -292,13 +308,13 @@ function doReadFault(vmf: VmFault): MaybePromise<number> {
     const first = index - (off & (FAULT_AROUND - 1));
     const last = Math.min(first + FAULT_AROUND - 1, vma.last);
     const mapped = vma.ops.mapPages(vmf, first, last);
+    // The access looks at once: nothing need be held for it.
     if (mapped !== 0) return mapped;
   }
   return andThen(vma.ops.fault(vmf), (code) => {
     if ((code & (VM_FAULT_ERROR | VM_FAULT_NOPAGE)) !== 0) return code;
     finishFault(vmf, false);
     folioUnlock(vmf.folio!);
-    folioPut(vmf.folio!);
     return code & ~VM_FAULT_LOCKED;
   });
 }
@@ -339,10 +355,8 @@ function doCowFault(vmf: VmFault): MaybePromise<number> {
         folioPut(copy);
         return code;
       }
-      const folio = vmf.folio!;
-      copyPage(folio, copy);
-      folioUnlock(folio);
-      folioPut(folio);
+      copyPage(vmf.folio!, copy);
+      folioUnlock(vmf.folio!);
       enterAnon(vmf, copy);
       return code & ~VM_FAULT_LOCKED;
     });
@@ -369,7 +383,10 @@ function copyPage(from: Folio, to: Folio): void {
 /** Shows a copy, unless another access has been quicker. */
 function enterAnon(vmf: VmFault, copy: Folio): void {
   const { vma, index, origPte } = vmf;
-  if (!vmf.same) return folioPut(copy);
+  setFolio(vmf, copy);
+  if (!vmf.same) return;
+  // The page table's own.
+  folioGet(copy);
   if (origPte > 0) {
     pteFolio(vma, origPte).mapcount--;
     vma.table.clear(index, 1);
@@ -392,22 +409,20 @@ function doWpPage(vmf: VmFault): MaybePromise<number> {
   const { vma, origPte } = vmf;
   if ((origPte & 1) !== 0) return 0;
   const folio = pteFolio(vma, origPte);
-  if ((vma.flags & VM_SHARED) === 0) return wpPageCopy(vmf, folio);
   folioGet(folio);
-  vmf.folio = folio;
-  return doPageMkwrite(vmf, 0);
+  setFolio(vmf, folio);
+  return (vma.flags & VM_SHARED) === 0
+    ? wpPageCopy(vmf)
+    : doPageMkwrite(vmf, 0);
 }
 
 /** (kernel: `wp_page_copy`) */
-function wpPageCopy(vmf: VmFault, folio: Folio): MaybePromise<number> {
-  folioGet(folio);
+function wpPageCopy(vmf: VmFault): MaybePromise<number> {
   return andThen(newAnon(vmf), (copy) => {
-    if (copy !== null) {
-      copyPage(folio, copy);
-      enterAnon(vmf, copy);
-    }
-    folioPut(folio);
-    return copy === null ? VM_FAULT_OOM : 0;
+    if (copy === null) return VM_FAULT_OOM;
+    copyPage(vmf.folio!, copy);
+    enterAnon(vmf, copy);
+    return 0;
   });
 }
 
@@ -419,27 +434,20 @@ function wpPageCopy(vmf: VmFault, folio: Folio): MaybePromise<number> {
  */
 function doPageMkwrite(vmf: VmFault, found: number): MaybePromise<number> {
   const { vma, index } = vmf;
-  if (vma.mapping.host.isSwapfile) {
-    folioPut(vmf.folio!);
-    return VM_FAULT_SIGBUS;
-  }
+  if (vma.mapping.host.isSwapfile) return VM_FAULT_SIGBUS;
   vmf.flags |= FAULT_FLAG_MKWRITE;
   return andThen(vma.ops.pageMkwrite(vmf), (code) => {
+    if ((code & VM_FAULT_LOCKED) === 0) return code;
     const folio = vmf.folio!;
-    if ((code & VM_FAULT_LOCKED) === 0) {
-      folioPut(folio);
-      return code;
-    }
     const { mapping } = folio;
     if (vmf.origPte === 0) finishFault(vmf, true);
     else if (vmf.same) setPte(vma, index, folio, true);
     folioMarkDirty(folio);
     folioUnlock(folio);
-    folioPut(folio);
     // Held up once, the store goes on: its own page may have been written back
     // meanwhile, and would be each time where it is above the limits alone.
-    vma.paced = !vma.paced;
-    if (mapping === null || !vma.paced) return found;
+    const tried = (vmf.flags & FAULT_FLAG_TRIED) !== 0;
+    if (mapping === null || tried) return found;
     const paced = balanceDirtyPagesRatelimited(mapping, false);
     return andThen(paced, () => found);
   });
@@ -527,7 +535,7 @@ function faultFound(vmf: VmFault, folio: Folio, major: number): number {
     folioPut(folio);
     return VM_FAULT_SIGBUS;
   }
-  vmf.folio = folio;
+  setFolio(vmf, folio);
   return major | VM_FAULT_LOCKED;
 }
 

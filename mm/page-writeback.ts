@@ -2,15 +2,22 @@
  * Dirty pages: their marks, their accounting, the walk that writes them back, and
  * the limits that keep writers from making more than the device takes.
  *
- * A writer over the limit waits for the flusher, as in the kernel, but in one go
- * where the kernel has it pause for as long as its share of the device's speed says.
- * A synchronous writer writes back in its own context.
+ * A writer over the limit waits for the flusher. The kernel has each writer pause every
+ * few pages, for as long as its own rate, the device's measured speed and the distance
+ * to the limit say (`pos_ratio`); here there are no rates. A writer runs at full speed
+ * up to the limit and then stands still, with all who come meanwhile, until a quarter of
+ * what may be dirty has gone, whoever made it dirty. So the mean rate over more than those 5 % of memory is the
+ * device's, the limits hold, and a stall has a bound; but a stall is long where the
+ * kernel's are many and short, writers that come at the same time share the speed by
+ * turns and not by rate, and a light writer waits as long as a heavy one, or as one of a
+ * slower device. A synchronous writer writes back in its own context.
  *
  * Kernel counterpart: mm/page-writeback.c.
  *
  * @module
  */
 
+import { bugOn } from "../lib/bug.ts";
 import { EAGAIN } from "../lib/errno.ts";
 import {
   andThen,
@@ -117,6 +124,7 @@ export function folioCancelDirty(folio: Folio): void {
  * (kernel: `folio_start_writeback`). The caller holds the lock. */
 export function folioStartWriteback(folio: Folio): void {
   const { pages, mm, wb } = folio.mapping!;
+  bugOn(folio.writeback, "folioStartWriteback() of a folio under writeback");
   folio.flags |= PG_WRITEBACK;
   mm.nrWriteback += folioNrPages(folio);
   wb.nrWriteback += folioNrPages(folio);
@@ -129,6 +137,7 @@ export function folioStartWriteback(folio: Folio): void {
  * `folio_end_writeback`). What reclaim has met meanwhile goes next. */
 export function folioEndWriteback(folio: Folio): void {
   const { mm, mapping } = folio;
+  bugOn(!folio.writeback, "folioEndWriteback() of a folio not under writeback");
   // Whoever is woken may give up the last reference.
   folioGet(folio);
   folio.flags &= ~PG_WRITEBACK;
@@ -201,8 +210,13 @@ class DirtyFolios implements WritebackIter {
     this.#mapping = mapping;
     this.#wbc = wbc;
     this.#tag = tagFirst ? PAGECACHE_TAG_TOWRITE : PAGECACHE_TAG_DIRTY;
-    this.#index = Math.floor(wbc.rangeStart / PAGE_SIZE);
-    this.#last = Math.floor(wbc.rangeEnd / PAGE_SIZE);
+    if (wbc.rangeCyclic) {
+      this.#index = mapping.writebackIndex;
+      this.#last = Infinity;
+    } else {
+      this.#index = Math.floor(wbc.rangeStart / PAGE_SIZE);
+      this.#last = Math.floor(wbc.rangeEnd / PAGE_SIZE);
+    }
     if (tagFirst) tagPagesForWriteback(mapping, this.#index, this.#last);
   }
 
@@ -211,9 +225,17 @@ class DirtyFolios implements WritebackIter {
     if (this.error === 0) this.error = lastError;
     wbc.nrToWrite -= this.#given;
     if (this.#given > 0 && !wbc.syncAll) {
-      if (this.error !== 0 || wbc.nrToWrite <= 0) return null;
+      if (this.error !== 0 || wbc.nrToWrite <= 0) {
+        return this.#stop(this.#index);
+      }
     }
     return this.#find();
+  }
+
+  /** Ends the walk; a cyclic one says where the next begins. */
+  #stop(index: number): null {
+    if (this.#wbc.rangeCyclic) this.#mapping.writebackIndex = index;
+    return null;
   }
 
   #find(): MaybePromise<Folio | null> {
@@ -224,7 +246,7 @@ class DirtyFolios implements WritebackIter {
         this.#last,
         this.#tag,
       );
-      if (folio === null) return null;
+      if (folio === null) return this.#stop(0);
       this.#index = folioNextIndex(folio);
       const taken = this.#take(folio);
       if (taken instanceof Promise) return this.#findAsync(taken, folio);
@@ -308,7 +330,9 @@ export function balanceDirtyPagesRatelimited(
   const level = dirtyLevel(mm);
   if (level <= mm.backgroundThresh) return 0;
   if (mm.nrDirty > mm.backgroundThresh) wbStartBackgroundWriteback(mapping.wb);
-  if (level <= mm.dirtyThresh) return 0;
+  // Who comes while others wait does not keep them waiting.
+  const bound = mm.nrThrottled > 0 ? mm.freerun : mm.dirtyThresh;
+  if (level <= bound) return 0;
   if (nowait) return -EAGAIN;
   return andThenWith(repeatWith(throttleStep, mapping), returnZero, mapping);
 }
@@ -325,12 +349,16 @@ function throttleStep(mapping: AddressSpace): MaybePromise<boolean> {
   if (mm.clock.inSync) return writeInPlace(mapping);
   wbStartBackgroundWriteback(wb);
   const before = mm.nrWritten;
+  mm.nrThrottled++;
   const waited = mm.throttled.wait(
     mm.clock,
     () => !overFreerun(mm) || !wb.running && mm.nrWriteback === 0,
   );
-  // A file system that gets nothing written must not hold the writer for ever.
-  return andThen(waited, () => mm.nrWritten > before);
+  return andThen(waited, () => {
+    mm.nrThrottled--;
+    // A file system that gets nothing written must not hold the writer for ever.
+    return mm.nrWritten > before;
+  });
 }
 
 /** Writes what is dirty beyond the background limit, the writer's own file first,

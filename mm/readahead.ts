@@ -28,6 +28,7 @@ import {
   PAGE_SIZE,
   PG_DROPBEHIND,
   PG_READAHEAD,
+  PG_READING,
 } from "./folio.ts";
 import {
   filemapAddFolio,
@@ -356,7 +357,7 @@ function enterFolio(rac: Readahead, order: number, mark: number): boolean {
   if (!filemapRangeFree(mapping, cursor, 1 << order)) return false;
   const folio = allocFolio(mapping.mm, order);
   if (folio === null) return false;
-  if (cursor === mark) folio.flags |= PG_READAHEAD;
+  folio.flags |= cursor === mark ? PG_READING | PG_READAHEAD : PG_READING;
   if (rac.dropbehind) folio.flags |= PG_DROPBEHIND;
   filemapAddFolio(mapping, folio, cursor, false);
   // The cache's reference is enough: a locked folio does not leave.

@@ -69,9 +69,6 @@ export class VmArea {
   readonly table: PageIndex = new PageIndex();
   /** False once it has been unmapped: then it gets no more entries. */
   mapped = true;
-  /** Whether the last fault for a store was held up by dirty pages; every other one
-   * is not (kernel: the rate limit of `balance_dirty_pages_ratelimited`). */
-  paced = false;
 
   /** {@linkcode vmaLink} lets the page cache know of it. */
   constructor(

@@ -221,9 +221,10 @@ export class SwapSpace {
       const found = error === 0 ? this.#findUsed(type) : null;
       if (found === null) return false;
       const { vma, index, slot } = found;
-      return andThen(this.swapIn(vma, index, slot), (read) => {
-        if (read === -ENOMEM) error = read;
-        else if (read < 0) this.#poison(vma, index, slot);
+      return andThen(this.swapIn(vma, index, slot), (got) => {
+        if (typeof got !== "number") folioPut(got);
+        else if (got === -ENOMEM) error = got;
+        else if (got < 0) this.#poison(vma, index, slot);
         return true;
       });
     });
@@ -329,9 +330,14 @@ export class SwapSpace {
    * Brings a page of a private mapping back (kernel: `do_swap_page`). The caller looks
    * at the page table again: it may be gone, or have been brought back by another.
    *
-   * @returns 0; -ENOMEM; -EIO and other errnos of the device.
+   * @returns The page, with a reference that keeps it in memory until then; 0 if there
+   *   is nothing to do; -ENOMEM; -EIO and other errnos of the device.
    */
-  swapIn(vma: VmArea, index: number, slot: number): MaybePromise<number> {
+  swapIn(
+    vma: VmArea,
+    index: number,
+    slot: number,
+  ): MaybePromise<Folio | number> {
     const transit = this.#transit.get(slot);
     if (transit !== undefined) return waitForTransit(transit);
     return andThen(allocFolioWait(this.#mm, 0), (folio) => {
@@ -351,7 +357,7 @@ export class SwapSpace {
     index: number,
     slot: number,
     folio: Folio,
-  ): MaybePromise<number> {
+  ): MaybePromise<Folio | number> {
     const transit = new Transit(folio, vma, index);
     this.#transit.set(slot, transit);
     folio.flags |= PG_ANON;
@@ -374,6 +380,7 @@ export class SwapSpace {
         this.#release(slot);
       }
       folioUnlock(folio);
+      if (error === 0) return folio;
       folioPut(folio);
       return error;
     });
@@ -414,17 +421,14 @@ export class SwapSpace {
   }
 }
 
-function waitForTransit(transit: Transit): MaybePromise<number> {
+function waitForTransit(transit: Transit): MaybePromise<Folio> {
   const { folio } = transit;
   transit.wanted = true;
   folioGet(folio);
   const waited = folio.writeback
     ? folioWaitWriteback(folio)
     : folioWaitLocked(folio);
-  return andThen(waited, () => {
-    folioPut(folio);
-    return 0;
-  });
+  return andThen(waited, () => folio);
 }
 
 function typeOf(slot: number): number {

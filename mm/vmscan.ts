@@ -10,13 +10,16 @@
  * @module
  */
 
-import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
+import { andThen, type MaybePromise, repeat } from "../lib/maybe-promise.ts";
 import { wakeupFlusherThreads, wbAnyRunning } from "./backing-dev.ts";
 import {
   type Folio,
+  folioGet,
   folioNrPages,
+  folioPut,
+  folioWaitLocked,
   PG_ACTIVATE,
-  PG_LOCKED,
+  PG_READING,
   PG_RECLAIM,
   PG_REFERENCED,
 } from "./folio.ts";
@@ -55,7 +58,8 @@ export function allocFolio(mm: Mm, order: number): Folio | null {
 
 /**
  * {@linkcode allocFolio} for what cannot do without: waits for writeback and swaps
- * out where that makes room, and goes beyond the limit by a tenth where nothing does.
+ * out where that makes room, goes beyond the limit by a tenth where nothing does, and
+ * then waits for what is being read.
  *
  * @returns Null if all of it is in use.
  */
@@ -63,13 +67,16 @@ export function allocFolioWait(
   mm: Mm,
   order: number,
 ): MaybePromise<Folio | null> {
-  const folio = allocFolio(mm, order);
+  let folio = allocFolio(mm, order);
   if (folio !== null) return folio;
-  return andThen(
-    makeRoom(mm, 1 << order),
-    (progress) =>
-      progress ? allocFolioWait(mm, order) : mm.newFolio(order, true),
+  const tried = repeat(() =>
+    andThen(makeRoom(mm, 1 << order), (progress) => {
+      folio = progress ? allocFolio(mm, order) : mm.newFolio(order, true);
+      if (folio !== null) return false;
+      return progress || waitForRead(mm, 1 << order);
+    })
   );
+  return andThen(tried, () => folio);
 }
 
 /** Frees pages, or gets some cleaned; false if there is nothing to do. */
@@ -80,6 +87,18 @@ function makeRoom(mm: Mm, wanted: number): MaybePromise<boolean> {
     mm.clock.inSync ? writeForRoom(mm) : reclaimThrottle(mm),
     (progress) => progress || swapForRoom(mm),
   );
+}
+
+/** Waits for the folio that is next to go of those that are being read, after which
+ * nobody may need it. False if there is none. */
+function waitForRead(mm: Mm, wanted: number): MaybePromise<boolean> {
+  const { reclaimed, reading } = tryToFreePages(mm, wanted);
+  if (reclaimed > 0 || reading === null) return reclaimed > 0;
+  folioGet(reading);
+  return andThen(folioWaitLocked(reading), () => {
+    folioPut(reading);
+    return true;
+  });
 }
 
 /** Waits for the flushers to get something clean (kernel: `reclaim_throttle`). */
@@ -119,8 +138,12 @@ class ScanControl {
   readonly toReclaim: number;
   /** Pages freed. */
   reclaimed = 0;
-  /** Whether a dirty folio was in the way that nobody writes yet. */
-  unqueuedDirty = false;
+  /** Pages in the way that are dirty, and nobody writes yet. */
+  nrUnqueuedDirty = 0;
+  /** Whether there was nothing else at some place of the list. */
+  wantsFlushers = false;
+  /** The first folio in the way that is being read; valid until the next wait. */
+  reading: Folio | null = null;
   /** Whether the active list is looked at however long the other one is. */
   forceDeactivate = false;
 
@@ -136,14 +159,19 @@ class ScanControl {
 
 /**
  * Gives up clean folios until `wanted` pages are free (kernel:
- * `do_try_to_free_pages`). Has the flushers start where dirty ones are in the way.
+ * `do_try_to_free_pages`). Has the flushers start where it meets dirty ones alone.
  *
  * @returns Pages freed.
  */
 export function shrinkFolios(mm: Mm, wanted: number): number {
-  if (mm.reclaiming) return 0;
-  mm.reclaiming = true;
+  return tryToFreePages(mm, wanted).reclaimed;
+}
+
+/** {@linkcode shrinkFolios}, with what has been seen on the way. */
+function tryToFreePages(mm: Mm, wanted: number): ScanControl {
   const sc = new ScanControl(mm, wanted);
+  if (mm.reclaiming) return sc;
+  mm.reclaiming = true;
   try {
     shrinkLruvecs(sc);
     if (sc.reclaimed === 0) {
@@ -154,8 +182,8 @@ export function shrinkFolios(mm: Mm, wanted: number): number {
   } finally {
     mm.reclaiming = false;
   }
-  if (sc.unqueuedDirty) wakeupFlusherThreads(mm);
-  return sc.reclaimed;
+  if (sc.wantsFlushers) wakeupFlusherThreads(mm);
+  return sc;
 }
 
 /** Looks at more and more of both lists until enough is free (kernel:
@@ -200,25 +228,33 @@ function shrinkActiveList(sc: ScanControl): number {
  * @returns Pages looked at; Infinity at the end of the list. */
 function shrinkInactiveList(sc: ScanControl): number {
   const { lru, folios } = sc.mm;
+  const dirtyBefore = sc.nrUnqueuedDirty;
   let scanned = 0;
+  let ended = false;
   while (scanned < SWAP_CLUSTER_MAX && !sc.done) {
     const frame = lru.tail(LRU_INACTIVE_FILE);
-    if (frame === 0) return Infinity;
+    ended = frame === 0;
+    if (ended) break;
     const folio = folios[frame]!;
     scanned += folioNrPages(folio);
     shrinkFolio(sc, folio);
   }
-  return scanned;
+  if (scanned > 0 && sc.nrUnqueuedDirty - dirtyBefore === scanned) {
+    sc.wantsFlushers = true;
+  }
+  return ended ? Infinity : scanned;
 }
 
 /** Decides about the folio at the tail (kernel: `shrink_folio_list`): it leaves the
  * place in any case. */
 function shrinkFolio(sc: ScanControl, folio: Folio): void {
   const { lru } = sc.mm;
-  // Locked, or held by more than the cache.
-  if ((folio.flags & PG_LOCKED) !== 0 || folio.refcount !== 1) {
+  if (folio.locked) {
+    if ((folio.flags & PG_READING) !== 0) sc.reading ??= folio;
     return lru.rotate(folio);
   }
+  // Held by more than the cache.
+  if (folio.refcount !== 1) return lru.rotate(folio);
   if (folio.mapcount > 0) {
     if (checkMapped(folio)) return keepMapped(folio);
   } else if ((folio.flags & PG_ACTIVATE) !== 0) {
@@ -227,7 +263,7 @@ function shrinkFolio(sc: ScanControl, folio: Folio): void {
   }
   if (folio.dirty || folio.writeback) {
     // Out of the way; it is the next to go once it has been written.
-    if (!folio.writeback) sc.unqueuedDirty = true;
+    if (!folio.writeback) sc.nrUnqueuedDirty += folioNrPages(folio);
     folio.flags |= PG_RECLAIM;
     return lru.activate(folio);
   }

@@ -374,6 +374,67 @@ Deno.test("a mapping keeps its file open, and the file system mounted", async ()
   await tearDown(s);
 });
 
+for (const kind of ["store", "advise", "sync"] as const) {
+  Deno.test(`MemoryMapping.${kind}() keeps the file open until it ends, unmapped or not`, async () => {
+    const s = await setUp({ preset: "mlc-970pro" });
+    await s.file.write(bytes(4 * P, 4), { at: 0 });
+    await s.file.sync();
+    await s.file.advise("dontneed");
+    const map = s.file.mmapSync({ write: true });
+    if (kind === "sync") map.storeSync(0, bytes(P, 5));
+    const going = {
+      store: () => map.store(3 * P, bytes(P, 5)),
+      advise: () => map.advise("populate-write"),
+      sync: () => map.sync(),
+    }[kind]();
+
+    map.unmap();
+    s.file.close();
+    assertEquals(await codeOfAsync(() => s.fs.unmount()), "EBUSY");
+
+    const code = await codeOfAsync(() => going);
+    assertEquals(code, kind === "sync" ? "none" : "EFAULT");
+    await tearDown(s);
+  });
+}
+
+/*
+ * Goal: accesses that fault at the same time get on, however little memory there is.
+ * Method: loads and stores of several tasks over a file that is larger than memory,
+ *   whose pages are holes, written, or copies of a private mapping's own.
+ * Oracle: an array. EAGAIN would mean that one has not got on.
+ */
+for (const shared of [true, false]) {
+  const kind = shared ? "a shared" : "a private";
+  Deno.test(`load() and store() to ${kind} mapping get on in 64 KiB of memory`, async () => {
+    const s = await setUp({ memory: 16 * P, blockSize: 1024 });
+    await s.file.truncate(64 * P);
+    await s.file.write(bytes(20 * P, 4), { at: 10 * P });
+    await s.file.sync();
+    const map = s.file.mmapSync({ write: true, private: !shared });
+    const want = bytes(64 * P, 0);
+    want.fill(4, 10 * P, 30 * P);
+
+    const task = async (first: number) => {
+      const p = new Uint8Array(P);
+      for (let n = 0; n < 60; n++) {
+        const page = first + 8 * (n * 5 % 8);
+        const store = shared ? n % 3 === 0 : n % 20 === 0;
+        if (store) {
+          want.fill(n + 5, page * P, page * P + 100);
+          await map.store(page * P, bytes(100, n + 5));
+        }
+        await map.load(page * P, p);
+        assertEquals(p, want.subarray(page * P, page * P + P));
+      }
+    };
+    await Promise.all([0, 1, 2, 3, 4, 5].map(task));
+
+    map.unmap();
+    await tearDown(s);
+  });
+}
+
 Deno.test("loadSync() throws EAGAIN where another task has to go on first", async () => {
   const s = await setUp();
   await s.file.truncate(P);

@@ -15,14 +15,15 @@ import {
   VirtualClock,
   xfs,
 } from "../../mod.ts";
+import { TaskClock, watchLocks } from "../lockdep.ts";
 import { codeOfAsync } from "./ramfs.ts";
 
 const P = 4096;
 const MiB = 2 ** 20;
 const all = { read: true, write: true, create: true };
 
-async function setUp(memory = 64 * MiB) {
-  const device = createNvme(new VirtualClock(), {
+async function setUp(memory = 64 * MiB, clock = new VirtualClock()) {
+  const device = createNvme(clock, {
     size: 64 * MiB,
     preset: "mlc-970pro",
   });
@@ -178,6 +179,27 @@ Deno.test("swapon() refuses what is no swap file, and the log says why", async (
   await fs.swapoff("/good");
   // What was refused is a file as any other.
   await fs.truncate("/none", 0);
+  await fs.unmount();
+  device.close();
+});
+
+/** What the table of locks per operation has for swapon and swapoff. */
+Deno.test("swapon() asks for the extents with the inode's lock held, swapoff() for no lock", async () => {
+  const { device, fs } = await setUp(64 * MiB, new TaskClock());
+  await mkswap(fs, "/s", 100);
+
+  const on = await watchLocks(async () => {
+    await fs.swapon("/s");
+  });
+  const taken = [...on.taken].filter((locks) => !locks.includes("directory"));
+  assertEquals(
+    taken.filter((locks) => !locks.startsWith("i_rwsem exclusive")),
+    [],
+  );
+  assertEquals(taken.includes("i_rwsem exclusive > ILOCK shared"), true);
+  assertEquals(taken.some((locks) => locks.includes("ILOCK exclusive")), false);
+  const off = await watchLocks(() => fs.swapoff("/s"));
+  assertEquals([...off.taken], []);
   await fs.unmount();
   device.close();
 });

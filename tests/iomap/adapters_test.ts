@@ -231,6 +231,11 @@ test("iomapOpsFromOld() does what the library does where a mapping has no hooks"
   assert(did.value);
 });
 
+test("iomapOpsFromOld() takes a mapping that it has not made for valid", () => {
+  const { pair, t } = new OldFs(new TestFs());
+  assert(pair.writeOps.iomapValid!(t.inode, new Iomap()));
+});
+
 test("iomapOpsFromOld() hands errors of begin on", async () => {
   const fs = new OldFs(new TestFs());
   fs.ops.iomapBegin = () => -ENOSPC;

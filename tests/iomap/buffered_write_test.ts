@@ -235,6 +235,45 @@ test("buffered write whose memory goes while a block is read is -EFAULT", async 
   assertEquals(t.folio(0)!.dirty, false);
 });
 
+/** Caller's memory that goes when it is to be copied. */
+class VanishingIter extends FaultyIter {
+  override get readable(): boolean {
+    return true;
+  }
+}
+
+for (const blkbits of [9, 10, 12]) {
+  for (const readable of [0, 700, 1024]) {
+    test(`a copy cut short at ${readable} leaves zeroes in blocks of ${2 ** blkbits} that held no data`, async () => {
+      const t = new TestFs({ blkbits, size: 16384, maxOrder: 2 });
+      t.writeOps = {
+        // New memory is what it was last used for.
+        getFolio: async (iter, pos, len) => {
+          const folio = await iomapGetFolio(iter, pos, len);
+          if (typeof folio === "number" || folio.private !== null) return folio;
+          if (folio.uptodate) return folio;
+          folio.data.fill(0xaa, folio.offset, folio.offset + folio.size);
+          return folio;
+        },
+      };
+      // A valid block between two that are not.
+      await t.write(2048, bytes(512, 5));
+      const expected = bytes(16384);
+      expected.fill(5, 2048, 2560);
+      for (const pos of [1000, 8192 + 100]) {
+        const from = new VanishingIter(readable, bytes(5000, 0x11));
+        const ret = await t.writeIter(t.iocb(pos, IOCB_WRITE), from);
+        assertEquals(ret, readable || -EFAULT);
+        expected.fill(0x11, pos, pos + readable);
+        assertEquals(await t.read(0, 16384), expected);
+      }
+      await t.flush();
+      await t.drop();
+      assertEquals(await t.read(0, 16384), expected);
+    });
+  }
+}
+
 test("iomap corner case 40: i_size moves before the folio is unlocked, and end is told", async () => {
   const t = new TestFs();
   const sizes: [number, boolean][] = [];

@@ -4,6 +4,7 @@ import { Bio, submitBio } from "../../block/bio.ts";
 import {
   BLK_STS_IOERR,
   blkStatusToErrno,
+  REQ_ATOMIC,
   REQ_FUA,
   REQ_IDLE,
   REQ_NOWAIT,
@@ -36,12 +37,14 @@ import {
   type IomapIoend,
 } from "../../iomap/ioend.ts";
 import {
+  IOMAP_ATOMIC,
   IOMAP_DELALLOC,
   IOMAP_DIO_COW,
   IOMAP_DIO_FORCE_WAIT,
   IOMAP_DIO_OVERWRITE_ONLY,
   IOMAP_DIO_PARTIAL,
   IOMAP_DIO_UNWRITTEN,
+  IOMAP_DIRECT,
   IOMAP_F_ATOMIC_BIO,
   IOMAP_F_DIRTY,
   IOMAP_F_NEW,
@@ -50,9 +53,14 @@ import {
   IOMAP_INLINE,
   IOMAP_IOEND_DIRECT,
   IOMAP_MAPPED,
+  IOMAP_NOWAIT,
+  IOMAP_OVERWRITE_ONLY,
   IOMAP_UNWRITTEN,
+  IOMAP_WRITE,
   type IomapDioOps,
+  type IomapOps,
 } from "../../iomap/iomap.ts";
+import { setIomapTracer } from "../../iomap/trace.ts";
 import {
   EAGAIN,
   EFAULT,
@@ -64,7 +72,8 @@ import {
 } from "../../lib/errno.ts";
 import { IovIter } from "../../lib/iov-iter.ts";
 import { setLogHandler } from "../../lib/printk.ts";
-import { fileWriteAndWaitRange } from "../../mm/filemap.ts";
+import { filemapCachestat, fileWriteAndWaitRange } from "../../mm/filemap.ts";
+import { shrinkFolios } from "../../mm/vmscan.ts";
 import {
   bytes,
   FaultyIter,
@@ -169,6 +178,10 @@ test("iomap corner case 101: dirty cache is flushed before a direct read and sta
   assertEquals(buffer, bytes(4096, 7));
   assertEquals(t.dev.take(), ["W 1048576+4096", "R 1048576+4096"]);
   assert(t.folio(0)!.uptodate);
+  // What is dirty beside the range may stay so.
+  await t.write(4096, bytes(4096, 7));
+  assertEquals(await dread(t, 0, buffer), 4096);
+  assert(t.folio(1)!.dirty);
 });
 
 test("iomap corner case 102: the cache is dropped before and after a direct write", async () => {
@@ -194,6 +207,50 @@ test("iomap corner case 102: the cache is dropped before and after a direct writ
   assertEquals(seen, [false, true]);
   assert(t.folio(0) === null);
   assertEquals(await t.read(0, 4096), bytes(4096, 8));
+});
+
+test("iomapDioRw() drops no more of the cache than the pages of its range, before and after", async () => {
+  const t = mapped(16384);
+  await t.read(0, 16384);
+  const cached = () => [0, 1, 2, 3].map((index) => t.folio(index) !== null);
+  let reads = Promise.resolve();
+  const dops: IomapDioOps = {
+    submitIo(_iter, bio) {
+      assertEquals(cached(), [true, false, true, true]);
+      reads = t.read(4096, 4096).then(() => bio.bdev.submit(bio));
+    },
+  };
+  assertEquals(await dwrite(t, 4096, bytes(4096, 8), { dops }), 4096);
+  await reads;
+  assertEquals(cached(), [true, false, true, true]);
+});
+
+test("iomapDioRw() forgets for a write what reclaim has evicted", async () => {
+  const t = mapped(8192, { memory: 64 * KiB });
+  await t.read(0, 8192);
+  shrinkFolios(t.mm, 2);
+  const { nrCache, nrEvicted } = filemapCachestat(t.inode.mapping, 0, 1);
+  assertEquals([nrCache, nrEvicted], [0, 2]);
+
+  assertEquals(await dwrite(t, 4096, bytes(4096, 8)), 4096);
+
+  assertEquals(filemapCachestat(t.inode.mapping, 0, 1).nrEvicted, 1);
+});
+
+test("iomapDioRw() leaves what was cached meanwhile where the write has failed", async () => {
+  const t = mapped(8192);
+  let reads = Promise.resolve();
+  const dops: IomapDioOps = {
+    submitIo(_iter, bio) {
+      reads = t.read(0, 4096).then(() => {
+        t.dev.fault = () => BLK_STS_IOERR;
+        bio.bdev.submit(bio);
+      });
+    },
+  };
+  assertEquals(await dwrite(t, 0, bytes(4096, 8), { dops }), -EIO);
+  await reads;
+  assert(t.folio(0) !== null);
 });
 
 /** A file with dirty cache that cannot be written back. */
@@ -400,6 +457,81 @@ test("iomap corner case 110: PARTIAL keeps what was done before memory that cann
   assertEquals(await dio(t, true, 0, faulty()), -EFAULT);
   const dioFlags = IOMAP_DIO_PARTIAL;
   assertEquals(await dio(t, true, 0, faulty(), { dioFlags }), 4096);
+  // Nothing is no part.
+  const gone = new FaultyIter(0, bytes(8192, 7));
+  assertEquals(await dio(t, true, 0, gone, { dioFlags }), -EFAULT);
+});
+
+test("iomapDioRw() waits for what an asynchronous call has done before -ENOTBLK", async () => {
+  const t = mapped(16384);
+  t.tweak = (iomap) => {
+    iomap.length = 4096 - iomap.offset;
+  };
+  t.beginError = (pos) => pos > 0 ? -ENOTBLK : 0;
+  const call = async_(t, IOCB_WRITE, 0, bytes(8192));
+  assertEquals([await call.ret, call.done], [4096, false]);
+});
+
+test("iomapDioRw() calls the file system with the flags of the call, and what is its own", async () => {
+  const t = mapped(8192);
+  const seen: number[] = [];
+  const own = {};
+  const ops: IomapOps = {
+    iomapBegin(inode, pos, length, flags, iomap, srcmap) {
+      seen.push(flags);
+      iomap.flags |= IOMAP_F_ATOMIC_BIO;
+      return t.ops.iomapBegin(inode, pos, length, flags, iomap, srcmap);
+    },
+  };
+  const dops: IomapDioOps = {
+    submitIo(iter, bio) {
+      assert(iter.private === own);
+      bio.opf &= ~REQ_ATOMIC;
+      submitBio(bio);
+    },
+  };
+  const overwrite = IOMAP_DIO_OVERWRITE_ONLY;
+  const rows: [flags: number, dioFlags: number][] = [
+    [0, overwrite],
+    [IOCB_NOWAIT, 0],
+    [IOCB_WRITE, 0],
+    [IOCB_WRITE | IOCB_NOWAIT, overwrite],
+    [IOCB_WRITE | IOCB_ATOMIC, 0],
+  ];
+  for (const [flags, dioFlags] of rows) {
+    const iocb = t.iocb(0, flags | IOCB_DIRECT);
+    const from = new IovIter(bytes(4096));
+    const done = iomapDioRw(iocb, from, ops, dops, dioFlags, own, 0);
+    assertEquals(await done, 4096);
+  }
+  assertEquals(seen, [
+    IOMAP_DIRECT,
+    IOMAP_DIRECT | IOMAP_NOWAIT,
+    IOMAP_DIRECT | IOMAP_WRITE,
+    IOMAP_DIRECT | IOMAP_WRITE | IOMAP_NOWAIT | IOMAP_OVERWRITE_ONLY,
+    IOMAP_DIRECT | IOMAP_WRITE | IOMAP_ATOMIC,
+  ]);
+});
+
+test("iomapDioRw() traces what is queued, and cache that stays", async () => {
+  const t = await unflushable();
+  const seen: [string, number, number][] = [];
+  setIomapTracer((event) => {
+    if (!("offset" in event && "length" in event)) return;
+    if (!event.name.startsWith("iomap_dio")) return;
+    seen.push([event.name, event.offset, event.length]);
+  });
+  try {
+    assertEquals(await dwrite(t, 0, bytes(4096)), -ENOTBLK);
+    await async_(t, 0, 4096, bytes(512)).told;
+  } finally {
+    setIomapTracer(null);
+  }
+  assertEquals(seen, [
+    ["iomap_dio_invalidate_fail", 0, 4096],
+    // What has been mapped is behind it.
+    ["iomap_dio_rw_queued", 4608, 0],
+  ]);
 });
 
 test("iomap corner case 111: -ENOTBLK of begin gives what was done", async () => {
@@ -660,8 +792,26 @@ test("iomap corner case 121: FORCE_WAIT never queues", async () => {
 test("iomap corner case 122: doneBefore is added only to progress", async () => {
   const t = mapped(8192);
   assertEquals(await dread(t, 0, bytes(4096), { doneBefore: 100 }), 4196);
+  t.beginError = () => -ENOTBLK;
+  assertEquals(await dwrite(t, 0, bytes(4096), { doneBefore: 100 }), 0);
+  t.beginError = () => 0;
   t.dev.fault = () => BLK_STS_IOERR;
   assertEquals(await dread(t, 0, bytes(4096), { doneBefore: 100 }), -EIO);
+});
+
+test("iomapDioRw() syncs nothing where nothing was written", async () => {
+  const t = mapped(8192);
+  let syncs = 0;
+  t.inode.fop.fsync = () => {
+    syncs++;
+    return 0;
+  };
+  t.beginError = () => -ENOTBLK;
+  assertEquals(await dwrite(t, 0, bytes(4096), { flags: DSYNC }), 0);
+  t.beginError = () => 0;
+  t.dev.fault = () => BLK_STS_IOERR;
+  assertEquals(await dwrite(t, 0, bytes(4096), { flags: SYNC }), -EIO);
+  assertEquals(syncs, 0);
 });
 
 test("iomap corner case 123: of direct I/O i_size is the file system's to move, save for INLINE", async () => {
@@ -678,6 +828,7 @@ test("iomap corner case 123: of direct I/O i_size is the file system's to move, 
   t.inode.size = 10;
   assertEquals(await dwrite(t, 50, bytes(20, 7)), 20);
   assertEquals(t.inode.size, 70);
+  assert(t.inode.sb.dirtyInodes.has(t.inode));
   assertEquals(data.subarray(10, 50), bytes(40));
   assertEquals(data.subarray(50, 70), bytes(20, 7));
 });
@@ -708,7 +859,15 @@ test(
       size: 2 ** 20,
       rows: [[0, 2 ** 20, IOMAP_UNWRITTEN]],
     });
+    // In front it is just as much as there may be.
+    assertEquals(await dwrite(t, 65536, bytes(512)), 512);
+    assertEquals(t.dev.take(), [
+      "W 1048576+65536",
+      "W 1114112+512",
+      "W 1114624+65024",
+    ]);
     assertEquals(await dwrite(t, 65536 + 512, bytes(512)), -EINVAL);
+    assertEquals(t.dev.take(), []);
   },
   "more than 64 KiB to zero",
 );
@@ -748,6 +907,22 @@ test("iomap corner case 126a: memory that cannot be read, within a block to be z
   }
 });
 
+test("iomapDioRw() fills up in front once more where memory ends within a block, as the kernel does", async () => {
+  const t = new TestFs({
+    size: 64 * KiB,
+    rows: [[0, 64 * KiB, IOMAP_UNWRITTEN]],
+  });
+  const from = new FaultyIter(4096 + 512, bytes(8192, 7));
+
+  assertEquals(await dio(t, true, 8192, from), 4096 + 512);
+
+  // The second round meets the memory that is gone only after its zeroes have been
+  // sent: what was written of the last block is lost.
+  const at = 1048576 + 8192;
+  assertEquals(t.dev.data.slice(at, at + 4096), bytes(4096, 7));
+  assertEquals(t.dev.data.slice(at + 4096, at + 8192), bytes(4096));
+});
+
 test("iomapDioRw() tells endIo of unwritten and shared blocks", async () => {
   const seen: number[] = [];
   const dops: IomapDioOps = {
@@ -784,7 +959,13 @@ test("iomapDioRw() trims a bio of 256 pieces to whole logical blocks", async () 
   // 256 of these are 65 sectors and a half.
   const parts = Array.from({ length: 512 }, (_, i) => bytes(131, i % 250 + 1));
   const len = 512 * 131;
-  assertEquals(await dio(t, true, 0, new IovIter(...parts)), len);
+  const dops: IomapDioOps = {
+    submitIo(_iter, bio) {
+      assertEquals(bio.vecs.reduce((sum, vec) => sum + vec.len, 0), bio.size);
+      submitBio(bio);
+    },
+  };
+  assertEquals(await dio(t, true, 0, new IovIter(...parts), { dops }), len);
   assertEquals(t.dev.seen.map((s) => s.len), [33280, 33280, 512]);
   const stored = t.dev.data.subarray(1048576, 1048576 + len);
   for (const [i, part] of parts.entries()) {
@@ -1017,6 +1198,38 @@ test("iomapFinishIoends() of DIRECT ioends ends direct I/O", async () => {
   const failed = async_(t, flags, 4096, data, { dops });
   assertEquals(await failed.told, -EIO);
   assertEquals(t.inode.dioCount, 0);
+});
+
+test("iomapFinishIoends() of the last DIRECT ioend ends a request, at once where nothing is cached", async () => {
+  const t = mapped(64 * KiB);
+  t.extents[0]!.length = 32 * KiB;
+  t.insert({
+    offset: 32 * KiB,
+    length: 32 * KiB,
+    type: IOMAP_UNWRITTEN,
+    addr: t.alloc(32 * KiB),
+  });
+  const ioends: IomapIoend[] = [];
+  const flagsSeen: number[] = [];
+  const dops: IomapDioOps = {
+    submitIo(iter, bio, pos) {
+      const flags = IOMAP_IOEND_DIRECT;
+      ioends.push(iomapInitIoend(iter.inode, bio, pos, flags));
+    },
+    endIo(_iocb, size, error, flags) {
+      flagsSeen.push(flags & (IOMAP_DIO_UNWRITTEN | IOMAP_DIO_COW));
+      return error < 0 ? error : size === 64 * KiB ? 0 : -EINVAL;
+    },
+  };
+  const call = async_(t, IOCB_WRITE, 0, bytes(64 * KiB), { dops });
+  assertEquals([call.ret, ioends.length], [-EIOCBQUEUED, 2]);
+
+  iomapFinishIoends(ioends[1]!, 0);
+  assertEquals([call.done, flagsSeen.length], [false, 0]);
+  iomapFinishIoends(ioends[0]!, 0);
+
+  assertEquals([call.done, flagsSeen], [true, [IOMAP_DIO_UNWRITTEN]]);
+  assertEquals(await call.told, 64 * KiB);
 });
 
 test("iomapFinishIoends() of DIRECT ioends does not drop the cache itself", async () => {

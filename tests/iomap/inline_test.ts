@@ -91,6 +91,25 @@ test("an INLINE tail within a folio leaves the blocks before it to their own map
 });
 
 test(
+  "INLINE that goes on behind its folio is -EIO, and touches no memory there",
+  async () => {
+    const t = new TestFs({
+      blkbits: 10,
+      size: 8192,
+      rows: [[2048, 4096, IOMAP_INLINE]],
+    });
+    t.tweak = (iomap) => {
+      if (iomap.type === IOMAP_INLINE) iomap.inlineData = bytes(4096, 7);
+    };
+    t.inode.size = 6144;
+    assertEquals(await t.read(0, 4096), -EIO);
+    // Nor is there anything to be had from the middle of it.
+    assertEquals(await t.read(4096, 2048), -EIO);
+  },
+  "INLINE in two folios",
+);
+
+test(
   "a write to an INLINE mapping that does not begin the file is -EIO",
   async () => {
     const t = new TestFs({ size: 4196, rows: [[4096, 100, IOMAP_INLINE]] });

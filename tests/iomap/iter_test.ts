@@ -241,6 +241,17 @@ const CASES: Case[] = [
     warns: "advance past the mapping",
   },
   {
+    name: "iomapIterAdvance() by less than nothing is -EIO and moves nothing",
+    walk: {
+      rows: [[0, 4096]],
+      body: (iter) => iomapIterAdvance(iter, -1) && iomapIterAdvance(iter, NaN),
+    },
+    calls: ["begin 0+10000", "body", "end 0+4096 written 0"],
+    ret: -EIO,
+    len: 10000,
+    warns: "advance past the mapping",
+  },
+  {
     name: "iomap corner case 15: a mapping may begin before the range",
     walk: { rows: [[0, 5000]], range: [4000, 2000], body: () => 0 },
     calls: ["begin 4000+2000", "body", "end 4000+1000 written 0"],
@@ -354,6 +365,25 @@ test("iomap corner case 17: a source mapping that is a hole does not count", () 
   assertEquals(iomapLength(iter), 20);
   assertEquals(iomapIterSrcmap(iter), iter.srcmap);
 });
+
+test(
+  "iomapIter() gives up on a mapping that is stale whenever it is used, -EIO",
+  async () => {
+    const walk: Walk = {
+      rows: [[0, 20000]],
+      body(iter, round) {
+        // After progress it is another mapping.
+        if (round === 90_000) iomapIterAdvance(iter, 100);
+        iter.iomap.flags |= IOMAP_F_STALE;
+        return 0;
+      },
+    };
+    const { calls, ret, iter } = await run(walk, false);
+    assertEquals([ret, iter.pos], [-EIO, 100]);
+    assertEquals(calls.length, 3 * (90_001 + 100_001));
+  },
+  "stale whenever it is used",
+);
 
 test("iomapLastWrittenBlock() rounds up what was written", () => {
   assertEquals(iomapLastWrittenBlock(INODE, 5000, 0), 4096);

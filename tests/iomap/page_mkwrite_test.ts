@@ -73,9 +73,13 @@ async function store(
   let done = vmaStore(vma, pos, p, 0);
   while (done < p.length) {
     const at = Math.floor((pos + done) / P);
-    const code = await handleMmFault(vma, at, true);
+    const vmf = new VmFault(vma, at, true);
+    const code = await handleMmFault(vmf);
+    if ((code & VM_FAULT_ERROR) === 0) {
+      done = vmaStore(vma, pos + done, p, done);
+    }
+    vmf.release();
     if ((code & VM_FAULT_ERROR) !== 0) return false;
-    done = vmaStore(vma, pos + done, p, done);
   }
   return true;
 }
@@ -84,9 +88,11 @@ async function load(vma: VmArea, pos: number, len: number) {
   const p = new Uint8Array(len);
   let done = vmaLoad(vma, pos, p, 0);
   while (done < len) {
-    const code = await handleMmFault(vma, Math.floor((pos + done) / P), false);
+    const vmf = new VmFault(vma, Math.floor((pos + done) / P), false);
+    const code = await handleMmFault(vmf);
+    if ((code & VM_FAULT_ERROR) === 0) done = vmaLoad(vma, pos + done, p, done);
+    vmf.release();
     if ((code & VM_FAULT_ERROR) !== 0) break;
-    done = vmaLoad(vma, pos + done, p, done);
   }
   return p.subarray(0, done);
 }

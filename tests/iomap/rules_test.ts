@@ -55,6 +55,16 @@ const RULES: Rule[] = [
     breakIt: (m) => m.length = 100,
   },
   {
+    name: "begins within a byte",
+    warning: "is not of whole bytes",
+    breakIt: (m) => m.offset = 0.5,
+  },
+  {
+    name: "has no end",
+    warning: "is not of whole bytes",
+    breakIt: (m) => m.length = Infinity,
+  },
+  {
     name: "is stale from the start",
     warning: "is stale from the start",
     breakIt: (m) => m.flags |= IOMAP_F_STALE,
@@ -233,6 +243,20 @@ test("writeback to a mapping that is elsewhere is -EIO, with a warning", async (
   assertEquals(ret, -EIO);
   assertStringIncludes(raised[0]!, "a mapping that is elsewhere");
   assertEquals(t.folio(2)!.writeback, false);
+});
+
+test("writeback to a mapping without an address is -EIO, with a warning", async () => {
+  const t = new TestFs();
+  await t.write(0, bytes(8192, 1));
+  const { fill } = t;
+  t.fill = (iomap, extent) => {
+    fill.call(t, iomap, extent);
+    iomap.addr = IOMAP_NULL_ADDR;
+  };
+  const [ret, raised] = await warningsOf(() => t.flush());
+  assertEquals(ret, -EIO);
+  assertStringIncludes(raised[0]!, "a mapping without address");
+  assertEquals(t.dev.take(), []);
 });
 
 test("writeback to a mapping without a device is -EIO, with a warning", async () => {

@@ -32,12 +32,14 @@ import { Prng } from "../../lib/prng.ts";
 import { setScheduler } from "../../lib/wait.ts";
 import { exampleFs } from "../example_fs.ts";
 import { checkIdle, checkNoFolios } from "../fs/xfs/stress.ts";
+import { checkPageTables } from "../mm/checks.ts";
 import { asTask, checkLocks } from "../lockdep.ts";
 import {
   ContentModel,
   type Effect,
   type Pending,
   type SizeChange,
+  type SizeLook,
   SizeModel,
 } from "./schedules_model.ts";
 import {
@@ -97,6 +99,11 @@ export interface Plan {
   memory: number;
   /** Largest file. */
   capacity: number;
+  /** What the file is at first: written and not cached, nothing but promised space, or
+   * a hole. */
+  start: "written" | "allocated" | "hole";
+  /** Its size. */
+  size: number;
   failReads: number;
   failWrites: number;
   calls: PlannedCall[];
@@ -138,26 +145,51 @@ function has(fs: Plan["fs"], kind: Kind): boolean {
   return fs === "xfs" || !["punch", "zero", "allocate"].includes(kind);
 }
 
+function pick<T>(prng: Prng, list: readonly T[]): T {
+  return list[prng.below(list.length)]!;
+}
+
+/** Places of a file at which calls meet: its ends, and those of what they do. */
+function spotsOf(prng: Prng, capacity: number): number[] {
+  const unit = pick(prng, [1, 512, PAGE]);
+  return Array.from({ length: 1 + prng.below(3) }, () => {
+    const spot = prng.below(capacity);
+    return spot - spot % unit;
+  });
+}
+
+/** Draws where a call goes: mostly it begins or ends near one of the spots. */
+function rangeOf(
+  prng: Prng,
+  capacity: number,
+  spots: readonly number[],
+): { at: number; len: number } {
+  const longest = pick(prng, [600, 5000, 5000, 20_000]);
+  const len = Math.min(1 + prng.below(longest), capacity - 1);
+  const near = pick(prng, [1, 600, 4000]);
+  const spot = pick(prng, spots) + prng.below(2 * near) - near;
+  const at = pick(prng, [prng.below(capacity - len), spot, spot, spot - len]);
+  return { at: Math.max(0, Math.min(at, capacity - 1 - len)), len };
+}
+
 /** Draws the plan of a seed. */
 export function planOf(seed: number): Plan {
   const prng = new Prng(seed, "plan");
-  const pick = <T>(list: readonly T[]): T => list[prng.below(list.length)]!;
   const fs = oneIn(prng, 6) ? "example" : "xfs";
   const kinds = kindsOf(seed).filter((kind) => has(fs, kind));
-  const capacity = pick([8, 24, 64, 200]) * KiB;
+  const capacity = pick(prng, [8, 24, 64, 200]) * KiB;
+  const spots = spotsOf(prng, capacity);
   const tasks = 2 + prng.below(5);
   const rounds = 1 + prng.below(3);
   const faulty = oneIn(prng, 5);
   const calls: PlannedCall[] = [];
   for (let round = 0; round < rounds; round++) {
     for (let n = tasks * (3 + prng.below(4)); n > 0; n--) {
-      const len = 1 + prng.below(pick([600, 5000, 5000, 20_000]));
       calls.push({
         round,
         task: prng.below(tasks),
-        kind: pick(kinds),
-        at: prng.below(capacity - Math.min(len, capacity - 1)),
-        len: Math.min(len, capacity - 1),
+        kind: pick(prng, kinds),
+        ...rangeOf(prng, capacity, spots),
         sync: oneIn(prng, 4),
         choice: prng.below(8),
         delay: oneIn(prng, 2) ? 0 : prng.below(60_000),
@@ -167,9 +199,13 @@ export function planOf(seed: number): Plan {
   return {
     seed,
     fs,
-    blockSize: fs === "xfs" ? pick([1024, 4096]) : 4096,
-    memory: pick([64, 160, 1600]) * KiB,
+    blockSize: fs === "xfs" ? pick(prng, [1024, 4096]) : 4096,
+    memory: pick(prng, [64, 160, 1600]) * KiB,
     capacity,
+    start: fs === "xfs"
+      ? pick(prng, ["written", "allocated", "hole"])
+      : pick(prng, ["written", "hole"]),
+    size: oneIn(prng, 3) ? 0 : pick(prng, spots),
     failReads: faulty && oneIn(prng, 2) ? 12 : 0,
     failWrites: faulty && oneIn(prng, 2) ? 12 : 0,
     calls,
@@ -235,6 +271,12 @@ const READAHEAD = 128 * KiB;
 /** The choice that makes a write not wait. */
 const NOWAIT = 2;
 
+/** A write past the cache, and what the size of the file may have been meanwhile. */
+interface PastCache {
+  effect: Effect;
+  sizes: SizeLook;
+}
+
 /** A run of a plan. */
 class Run {
   readonly #plan: Plan;
@@ -252,9 +294,11 @@ class Run {
   #appenders: FsFile[] = [];
   /** What went past the cache in this round, and what went into it: calls of the two
    * that overlap may lose what went past (as the kernel warns). */
-  #past: Effect[] = [];
+  #past: PastCache[] = [];
   #into: Effect[] = [];
   readonly #stores = new Set<Effect>();
+  /** All that was to be stored in this round, behind the end of the file too. */
+  #stored: { at: number; data: Uint8Array }[] = [];
   #looks: (() => void)[] = [];
   /** Calls that nobody waits for any more. */
   #abandoned: { effect: Effect | null; pending: Pending | null }[] = [];
@@ -270,6 +314,7 @@ class Run {
   async whole(): Promise<void> {
     const rounds = Math.max(...this.#plan.calls.map((c) => c.round), -1) + 1;
     await this.#mount();
+    await asTask(() => this.#begin());
     for (let round = 0; round < rounds; round++) {
       await this.#round(round);
       await this.#settle();
@@ -282,6 +327,23 @@ class Run {
     const again = await this.#read(this.#file, this.#file.statSync().size);
     assertSame(again, contents, "after unmount and mount");
     await this.#unmount();
+  }
+
+  /** Makes the file what it is at first. */
+  async #begin(): Promise<void> {
+    const { start, size } = this.#plan;
+    const contents = new Uint8Array(size);
+    if (start === "hole") await this.#file.truncate(size);
+    else if (size > 0 && start === "allocated") {
+      await this.#file.fallocate(0, 0, size);
+    } else if (size > 0) {
+      contents.set(this.#data(size));
+      await this.#file.write(contents, { at: 0 });
+    }
+    await this.#file.sync();
+    await this.#file.advise("dontneed", 0, 0);
+    this.#content.settle(contents);
+    this.#size.settle(size);
   }
 
   async #mount(): Promise<void> {
@@ -322,6 +384,7 @@ class Run {
     await Promise.all([...tasks.values()].map((list) => this.#task(list)));
     while (!this.#clock.dry) await turn();
     this.#disk.failReads = this.#disk.failWrites = 0;
+    checkPageTables(this.#fs.superBlock);
     this.#map.unmap();
     for (const appender of this.#appenders) appender?.close();
     this.#appenders = [];
@@ -343,12 +406,9 @@ class Run {
   #mayFail({ round, kind, choice }: PlannedCall, error: unknown): boolean {
     if (!(error instanceof FsError)) return false;
     if (error.code === "ENXIO") return kind === "seek";
-    if (error.code === "EAGAIN") {
-      // Two that read ahead take each other's pages away where memory is so small.
-      const thrashing = this.#plan.memory < 2 * READAHEAD;
-      return kind === "write" && choice === NOWAIT ||
-        (kind === "load" || kind === "store") && thrashing;
-    }
+    if (error.code === "EAGAIN") return kind === "write" && choice === NOWAIT;
+    // All of so small a memory may be waiting to be read at once.
+    if (error.code === "ENOMEM") return this.#plan.memory < 2 * READAHEAD;
     if (error instanceof MemoryFault && kind === "forget") return true;
     if (error.code !== "EIO") return false;
     // What a store has promised space for cannot be reached past the cache.
@@ -459,6 +519,21 @@ class Run {
     this.#looks.push(() => {
       const wrong = this.#content.check(look);
       if (wrong !== null) throw new Error(wrong);
+    });
+  }
+
+  /** Behind the end of the file there are zeroes, and what somebody has stored there. */
+  #lookBehind(call: PlannedCall, at: number, data: Uint8Array): void {
+    this.#looks.push(() => {
+      for (let i = 0; i < data.length; i++) {
+        const stored = this.#stored.some(({ at: from, data: bytes }) =>
+          bytes[at + i - from] === data[i]
+        );
+        if (data[i] === 0 || stored) continue;
+        throw new Error(
+          `${nameOf(call)}: byte ${at + i} behind the end is ${data[i]}`,
+        );
+      }
     });
   }
 
@@ -577,9 +652,10 @@ class Run {
     const data = this.#data(len);
     const options = { at, dsync: call.choice === 4 };
     const effect = this.#effect(at, at + len, data);
-    this.#past.push(effect);
     const change = extend(at, len, 0);
     const pending = this.#size.begin(change);
+    const sizes = this.#size.look();
+    this.#past.push({ effect, sizes });
     try {
       const n = await this.#either(
         call,
@@ -595,6 +671,8 @@ class Run {
       effect.end = ++this.#now;
       this.#size.end(pending, null);
       throw error;
+    } finally {
+      this.#size.looked(sizes);
     }
   }
 
@@ -612,9 +690,10 @@ class Run {
       const shown = Math.min(...look);
       const some = Math.ceil(Math.max(...look) / PAGE) * PAGE;
       assert(some >= at + len, `${nameOf(call)} beyond the end of the file`);
-      // What is behind the end of the file, in its page, is anybody's.
       const n = Math.max(0, Math.min(len, shown - at));
       this.#look(call, start, at, p.subarray(0, n));
+      const behind = Math.max(at, ...look);
+      this.#lookBehind(call, behind, p.subarray(behind - at));
     } catch (error) {
       this.#checkSignal(call, error, look);
     } finally {
@@ -641,6 +720,7 @@ class Run {
     const effect = this.#effect(at, at + len, data);
     this.#into.push(effect);
     this.#stores.add(effect);
+    this.#stored.push({ at, data });
     const look = this.#size.look();
     let done = len;
     try {
@@ -718,14 +798,16 @@ class Run {
 
   /** Whether something went into the cache while something else went past it. */
   #collided(): boolean {
-    return this.#past.some((p) => this.#into.some((c) => this.#overlap(p, c)));
+    return this.#past.some(({ effect }) =>
+      this.#into.some((into) => this.#overlap(effect, into))
+    );
   }
 
   /** Of two that collided either may be lost: what went past the cache under what
    * was cached; what was stored under zeroes that fill up a block past the cache. */
   #loseCollided(): boolean {
     let any = false;
-    for (const past of this.#past) {
+    for (const { effect: past } of this.#past) {
       for (const into of this.#into) {
         if (!this.#overlap(past, into)) continue;
         any = true;
@@ -736,6 +818,54 @@ class Run {
     return any;
   }
 
+  /**
+   * A page in which the file ends gets blocks for what of it is in the file, once it
+   * is first stored to. What makes the file longer then takes the permission to store
+   * away, so that the next store gets blocks for the rest; but not what goes past the
+   * cache (Linux 6.18: `xfs_dio_write_end_io` sets the size, and nobody calls
+   * `pagecache_isize_extended`). Until the page is written back, what is stored behind
+   * the block of the old end has no block, and goes with the page.
+   */
+  #loseBehindEnd(): boolean {
+    const { blockSize } = this.#plan;
+    let any = false;
+    for (const { effect: past, sizes } of this.#past) {
+      for (const size of sizes) {
+        const from = Math.ceil(size / blockSize) * blockSize;
+        const to = Math.ceil(size / PAGE) * PAGE;
+        if (from === to || size >= past.to) continue;
+        const first = this.#firstStore(past, to - PAGE, to);
+        for (const store of this.#stores) {
+          if (store.end >= first && this.#doubt(store, from, to)) any = true;
+        }
+      }
+    }
+    return any;
+  }
+
+  /** When the first store to a range began that met a write past the cache;
+   * Infinity if none did. */
+  #firstStore(past: Effect, from: number, to: number): number {
+    let first = Infinity;
+    for (const { start, end, from: at, to: stop } of this.#stores) {
+      const met = start <= past.end && end >= past.start;
+      if (met && at < to && stop > from) first = Math.min(first, start);
+    }
+    return first;
+  }
+
+  /** What of an effect lies in a range may be lost; false if nothing does. */
+  #doubt(effect: Effect, from: number, to: number): boolean {
+    const { effects } = this.#content;
+    const start = Math.max(from, effect.from);
+    const end = Math.min(to, effect.to);
+    if (start >= end || !effect.sure) return false;
+    if (effect.to > end) effects.push(part(effect, end, effect.to));
+    effects.push({ ...part(effect, start, end), sure: false });
+    effect.to = start;
+    return true;
+  }
+
   /** Nothing goes on: what is there now is compared, and is what there is. */
   async #settle(): Promise<void> {
     for (const { effect, pending } of this.#abandoned.splice(0)) {
@@ -743,13 +873,14 @@ class Run {
       if (pending !== null) this.#size.end(pending, null);
     }
     const collided = this.#loseCollided();
+    const lost = this.#loseBehindEnd();
     const { tainted } = this.#content;
     for (const check of this.#looks.splice(0)) check();
     const { size } = this.#file.statSync();
     const sizes = this.#size.sizes;
     const sizeText = sizes.join(" or ");
     assert(sizes.includes(size), `size ${size}, not ${sizeText}`);
-    if (collided || tainted) await this.#reconcile();
+    if (collided || lost || tainted) await this.#reconcile();
     const contents = await this.#read(this.#file, size);
     const start = ++this.#now;
     const wrong = this.#content.check({
@@ -765,6 +896,8 @@ class Run {
     if (!tainted) assertSame(past, contents, "directly read");
     this.#past = [];
     this.#into = [];
+    this.#stores.clear();
+    this.#stored = [];
     // What a failed write was to make durable never will be.
     if (tainted) await asTask(() => this.#file.truncate(0));
     this.#content.settle(tainted ? new Uint8Array(0) : contents);
@@ -814,6 +947,12 @@ class Run {
     assertEquals(n, size, "bytes of the whole file");
     return p.subarray(0, size);
   }
+}
+
+/** Part of an effect. */
+function part(effect: Effect, from: number, to: number): Effect {
+  const data = effect.data?.subarray(from - effect.from, to - effect.from);
+  return { ...effect, from, to, data: data ?? null };
 }
 
 /** Sizes that a write may leave.

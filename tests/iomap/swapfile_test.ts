@@ -165,9 +165,12 @@ test("iomapSwapfileActivate() stops at the pages that the header promises", asyn
   const fs = swapFile([
     [0, 4 * P, IOMAP_MAPPED, 100 * P],
     [4 * P, 4 * P, IOMAP_MAPPED, 200 * P],
+    [8 * P, 4 * P, IOMAP_MAPPED, 300 * P],
   ]);
-  const { ret, max, pages, extents } = await activate(fs, 6);
+  const { ret, max, pages, span, extents } = await activate(fs, 6);
   assertEquals([ret, max, pages], [2, 6, 5]);
+  // As the kernel counts: to the end of the last extent, from behind the header.
+  assertEquals(span, 204 - 101);
   assertEquals(extents, [[0, 4, 100], [4, 2, 200]]);
 });
 

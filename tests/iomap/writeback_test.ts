@@ -8,14 +8,17 @@ import {
   blkStatusToErrno,
 } from "../../block/blk-types.ts";
 import { File } from "../../fs/fs.ts";
+import { IOCB_DIRECT, IOCB_WRITE } from "../../fs/kiocb.ts";
 import {
   iomapInvalidateFolio,
   iomapReleaseFolio,
 } from "../../iomap/buffered-io.ts";
+import { iomapDioRw } from "../../iomap/direct-io.ts";
 import {
   iomapFinishIoends,
   iomapInitIoend,
   type IomapIoend,
+  iomapIoendBioset,
   iomapIoendFromBio,
   iomapIoendTryMerge,
   iomapIoendWritebackSubmit,
@@ -36,12 +39,15 @@ import {
   IomapWritepageCtx,
 } from "../../iomap/iomap.ts";
 import { EINVAL, EIO, ENODATA, ENOSPC } from "../../lib/errno.ts";
+import { IovIter } from "../../lib/iov-iter.ts";
 import { AS_EIO, AS_ENOSPC } from "../../mm/address-space.ts";
 import { errseqError } from "../../mm/errseq.ts";
 import {
   filemapFdatawriteRange,
   filemapSampleWbErr,
   fileWriteAndWaitRange,
+  folioClearDirtyForIo,
+  folioStartWriteback,
 } from "../../mm/filemap.ts";
 import type { Folio } from "../../mm/folio.ts";
 import { allocFolio } from "../../mm/vmscan.ts";
@@ -176,7 +182,7 @@ test("iomap corner case 87: an ioend ends with the file as it was at submission"
 test(
   "iomap corner case 79: writebackRange that answers 0 or too much is -EIO",
   async () => {
-    for (const handled of [0, 4097]) {
+    for (const handled of [0, 4097, NaN]) {
       const t = new TestFs();
       await t.write(0, bytes(4096, 1));
       t.writebackOps.writebackRange = () => handled;
@@ -386,6 +392,8 @@ test("iomap corner case 88: an ioend that ends with the file takes no more", asy
   }, t.writebackOps);
   t.fill(wpc.iomap, t.lookup(0));
   const folio = t.folio(1)!;
+  folioClearDirtyForIo(folio);
+  folioStartWriteback(folio);
   const { writebackRange } = t.writebackOps;
   assertEquals(await writebackRange(wpc, folio, 4096, 4096, 5000), 4096);
   const first = wpc.wbCtx as IomapIoend;
@@ -579,6 +587,51 @@ test("iomapSplitIoend() for an append keeps to the device's limits and the zone'
   t.writebackOps.writebackSubmit = splitSubmit(MAX, true, log);
   assertEquals(await t.flush(), 0);
   assertEquals(log.slice(0, 2), ["0+8192 at 2048", "8192+8192 at 2048"]);
+});
+
+test("a part of an ioend can be split, too: the whole ends after all of them", () => {
+  const t = new TestFs();
+  const bio = new Bio(t.dev, 1);
+  bio.addData(bytes(12288), 0, 12288);
+  const whole = iomapInitIoend(t.inode, bio, 0, 0);
+  const front = iomapSplitIoend(whole, 8192, false) as IomapIoend;
+  const first = iomapSplitIoend(front, 4096, false) as IomapIoend;
+  assertEquals(
+    [first, front, whole].map((i) => [i.offset, i.size, i.sector]),
+    [[0, 4096, 0], [4096, 4096, 8], [8192, 4096, 16]],
+  );
+  for (const [i, left] of [[whole, 2], [first, 1], [front, 0]] as const) {
+    iomapFinishIoends(i, 0);
+    assertEquals(whole.remaining, left);
+  }
+});
+
+test("bios carry the inode's write hint", async () => {
+  const t = new TestFs({ size: 8192, rows: [[0, 8192, IOMAP_MAPPED]] });
+  t.inode.writeHint = 3;
+  const hints: number[] = [];
+  t.dev.fault = (bio) => {
+    if ((bio.opf & 1) !== 0) hints.push(bio.writeHint);
+    return 0;
+  };
+  await t.write(0, bytes(4096, 1));
+  await t.flush();
+  const iocb = t.iocb(4096, IOCB_DIRECT | IOCB_WRITE);
+  const from = new IovIter(bytes(4096, 2));
+  const dops = { bioSet: iomapIoendBioset };
+  assertEquals(
+    await iomapDioRw(iocb, from, t.ops, dops, 0, null, 0),
+    4096,
+  );
+  assertEquals(hints, [3, 3]);
+});
+
+test("a block larger than a page is written as one folio", async () => {
+  const t = new TestFs({ blkbits: 14, size: 32768 });
+  await t.write(20000, bytes(10, 1));
+  assertEquals(t.folio(5), t.folio(4));
+  assertEquals(await t.flush(), 0);
+  assertEquals(t.dev.take(), ["W 1048576+16384"]);
 });
 
 test("iomapSplitIoend() is null where nothing is to be split, -EINVAL where nothing fits", () => {

@@ -70,6 +70,16 @@ test("iomap corner case 55: each clean block of a dirty folio goes", async () =>
   ]);
 });
 
+test("iomapWriteDelallocRelease() keeps the dirty block that the file ends in, whole", async () => {
+  for (const blkbits of [10, 12]) {
+    const t = new TestFs({ blkbits });
+    await t.write(0, bytes(5000, 1));
+    const eof = 2 ** blkbits * Math.ceil(5000 / 2 ** blkbits);
+    const rest: [number, number][] = [[eof, 16384 - eof]];
+    assertEquals(await released(t, 4096, 16384), rest);
+  }
+});
+
 /** What a file system does in its `iomapEnd`: gives back what a write of `written` of
  * [pos, pos + length) left. */
 async function afterWrite(

@@ -44,6 +44,7 @@ import {
   IOCB_NOIO,
   IOCB_NOWAIT,
   IOCB_SYNC_CALL,
+  IOCB_WAITQ,
 } from "../../mm/iocb-flags.ts";
 import { truncatePagecacheRange } from "../../mm/truncate.ts";
 import { shrinkFolios } from "../../mm/vmscan.ts";
@@ -272,6 +273,19 @@ Deno.test("filemapRead() starts no I/O with IOCB_NOIO", async () => {
   assertEquals(file.open(IOCB_NOIO).read(PAGE, PAGE), -EAGAIN);
   assertEquals(file.open(IOCB_NOIO).read(0, 2 * PAGE), PAGE);
   assertEquals(file.log, []);
+});
+
+Deno.test("filemapRead() with IOCB_WAITQ answers -EAGAIN where it would read a folio", async () => {
+  const file = new FakeFile({ size: PAGE });
+  const reader = file.open(IOCB_WAITQ);
+  file.takeAtMost = 0;
+  assertEquals(await reader.read(0, PAGE), -EAGAIN);
+  file.takeAtMost = Infinity;
+  file.readError = () => true;
+  // Readahead fails where nobody sees it.
+  assertEquals(await reader.read(0, PAGE), -EAGAIN);
+  reader.flags = 0;
+  assertEquals(await reader.read(0, PAGE), -EIO);
 });
 
 Deno.test("filemapRead() answers -EIO whatever happened, and the count when there was progress", async () => {

@@ -1,6 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { VirtualClock } from "../../lib/clock.ts";
+import type { MaybePromise } from "../../lib/maybe-promise.ts";
 import {
+  type Folio,
   folioEndRead,
   folioGet,
   folioLock,
@@ -57,6 +59,65 @@ Deno.test("folioWaitLocked() leaves the lock to others", async () => {
   folioEndRead(folio, false);
   await waited;
   assert(!folio.locked && !folio.uptodate);
+});
+
+/** A folio whose holder takes its lock again before anybody else can look. */
+async function contended(
+  wait: (folio: Folio) => MaybePromise<void>,
+): Promise<[Folio, number]> {
+  const mm = new Mm(new VirtualClock());
+  const folio = mm.newFolio(0, false)!;
+  folioTrylock(folio);
+  let done = false;
+  const waiter = (async () => {
+    await wait(folio);
+    done = true;
+  })();
+  let turns = 0;
+  while (!done && turns < 100) {
+    await mm.clock.sleep(1);
+    if (done) break;
+    folioUnlock(folio);
+    // False where it has been handed on.
+    folioTrylock(folio);
+    turns++;
+  }
+  await waiter;
+  return [folio, turns];
+}
+
+Deno.test("folioLock() is handed the lock once it has been overtaken too often", async () => {
+  const [folio, turns] = await contended(folioLock);
+  assertEquals([turns, folio.locked, folio.heir], [5, true, null]);
+  folioUnlock(folio);
+  assert(!folio.locked);
+});
+
+Deno.test("folioLock() hands on to all who wait, in turn", async () => {
+  const mm = new Mm(new VirtualClock());
+  const folio = mm.newFolio(0, false)!;
+  folioTrylock(folio);
+  const order: number[] = [];
+  const waiters = [1, 2, 3].map(async (n) => {
+    await folioLock(folio);
+    order.push(n);
+    await mm.clock.sleep(1);
+    folioUnlock(folio);
+  });
+  for (let turn = 0; order.length < 3 && turn < 100; turn++) {
+    folioUnlock(folio);
+    await folioLock(folio);
+    await mm.clock.sleep(1);
+  }
+  folioUnlock(folio);
+  await Promise.all(waiters);
+  assertEquals(order, [1, 2, 3]);
+  assert(!folio.locked);
+});
+
+Deno.test("folioWaitLocked() goes on after one unlock, whoever has the lock then", async () => {
+  const [folio, turns] = await contended(folioWaitLocked);
+  assertEquals([turns, folio.locked], [1, true]);
 });
 
 Deno.test("folioWaitWriteback() waits until the device has it", async () => {

@@ -6,6 +6,7 @@ import { andThen, type MaybePromise, repeat } from "../../lib/maybe-promise.ts";
 import { folioLock, PAGE_SIZE } from "../../mm/folio.ts";
 import { folioMarkDirty } from "../../mm/filemap.ts";
 import {
+  FAULT_FLAG_TRIED,
   filemapFault,
   filemapMapPages,
   handleMmFault,
@@ -14,7 +15,7 @@ import {
   vmaLoad,
   vmaPresent,
   vmaStore,
-  type VmFault,
+  VmFault,
   type VmOperations,
 } from "../../mm/mmap.ts";
 import { VM_SHARED, VM_WRITE, vmaLink, VmArea } from "../../mm/rmap.ts";
@@ -74,15 +75,26 @@ export class FakeMapping implements VmOperations {
   #access(pos: number, p: Uint8Array, write: boolean): MaybePromise<number> {
     const { vma } = this;
     let done = 0;
-    const walked = repeat(() => {
+    let tried = false;
+    const more = () => {
+      const before = done;
       done = write
         ? vmaStore(vma, pos + done, p, done)
         : vmaLoad(vma, pos + done, p, done);
-      if (done === p.length || !vma.mapped) return false;
+      if (done > before) tried = false;
+      return done < p.length && vma.mapped;
+    };
+    if (!more()) return done;
+    const walked = repeat(() => {
       const index = Math.floor((pos + done) / PAGE_SIZE);
-      return andThen(handleMmFault(vma, index, write), (code) => {
+      const vmf = new VmFault(vma, index, write);
+      if (tried) vmf.flags |= FAULT_FLAG_TRIED;
+      tried = true;
+      return andThen(handleMmFault(vmf), (code) => {
         this.codes.push(code);
-        return (code & VM_FAULT_ERROR) === 0;
+        const again = (code & VM_FAULT_ERROR) === 0 && more();
+        vmf.release();
+        return again;
       });
     });
     return andThen(walked, () => done);

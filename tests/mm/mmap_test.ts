@@ -1,7 +1,12 @@
 import { assert, assertEquals } from "@std/assert";
 import { Prng } from "../../lib/prng.ts";
 import { filemapLookup, filemapWriteAndWaitRange } from "../../mm/filemap.ts";
-import { folioLock, folioUnlock, PAGE_SIZE } from "../../mm/folio.ts";
+import {
+  folioLock,
+  folioUnlock,
+  PAGE_SIZE,
+  PG_REFERENCED,
+} from "../../mm/folio.ts";
 import {
   handleMmFault,
   VM_FAULT_MAJOR,
@@ -9,6 +14,7 @@ import {
   VM_FAULT_SIGBUS,
   vmaLoad,
   vmaStore,
+  VmFault,
   vmfError,
   vmfFsError,
 } from "../../mm/mmap.ts";
@@ -75,6 +81,8 @@ Deno.test("a fault is SIGBUS from the first page beyond the end of the file", as
   assertEquals(map.codes.at(-1), VM_FAULT_SIGBUS);
   assertEquals(await map.store(P, bytes(2 * P, 1)), P);
   assertEquals(map.codes.at(-1), VM_FAULT_SIGBUS);
+  // Nothing has been read for it.
+  assertEquals(file.folios(), [[0, 1], [1, 1]]);
 });
 
 Deno.test("a fault is SIGBUS where the page cannot be read, and tried again", async () => {
@@ -264,6 +272,44 @@ Deno.test("a large folio is shown as a whole, but not beyond file or mapping", a
   file.size = 15 * P;
   await cut.load(5 * P, 1);
   assertEquals(cut.shown(), [5]);
+
+  const around = new FakeMapping(file, 16);
+  file.size = 7 * P + 1;
+  await around.load(5 * P, 1);
+  assertEquals(around.shown(), [0, 1, 2, 3, 4, 5, 6, 7]);
+});
+
+Deno.test("one access goes through large folios and on behind them", async () => {
+  const file = new FakeFile({ size: 12 * P, maxOrder: 2 });
+  // Folios that do not lie in memory in the order of the file.
+  for (const first of [8, 0, 4]) await file.fill(first, 4, 1 + first);
+  const map = new FakeMapping(file, 12);
+  await map.load(0, 12 * P);
+  const want = Uint8Array.from(
+    { length: 12 * P },
+    (_, at) => 1 + 4 * Math.floor(at / (4 * P)),
+  );
+  const p = new Uint8Array(10 * P);
+
+  assertEquals(vmaLoad(map.vma, P + 5, p, 0), 10 * P);
+  assertEquals(p, want.subarray(P + 5, 11 * P + 5));
+  await map.store(0, bytes(12 * P, 1));
+  assertEquals(vmaStore(map.vma, P + 5, p, 0), 10 * P);
+  want.fill(1, 0, P + 5);
+  want.fill(1, 11 * P + 5);
+  assertEquals(await map.load(0, 12 * P), want);
+});
+
+Deno.test("vmaLoad() and vmaStore() are uses of the folio", async () => {
+  const file = new FakeFile({ size: P });
+  const map = new FakeMapping(file, 1);
+  await map.store(0, bytes(1, 1));
+  const folio = filemapLookup(file.mapping, 0)!;
+  for (const access of [vmaLoad, vmaStore]) {
+    folio.flags &= ~PG_REFERENCED;
+    access(map.vma, 0, bytes(20, 1), 0);
+    assertEquals(folio.flags & PG_REFERENCED, PG_REFERENCED);
+  }
 });
 
 Deno.test("a folio that is split is shown again as its parts", async () => {
@@ -380,13 +426,15 @@ Deno.test("a mapping that is unmapped while a fault waits gets no page", async (
   const map = new FakeMapping(file, 4);
   const own = new FakeMapping(file, 4, { shared: false });
   const faults = [
-    handleMmFault(map.vma, 1, false),
-    handleMmFault(own.vma, 1, true),
+    new VmFault(map.vma, 1, false),
+    new VmFault(own.vma, 1, true),
   ];
+  const seenTo = faults.map(handleMmFault);
 
   vmaUnlink(map.vma);
   vmaUnlink(own.vma);
-  await Promise.all(faults);
+  await Promise.all(seenTo);
+  faults.forEach((vmf) => vmf.release());
 
   assertEquals([map.shown(), own.shown()], [[], []]);
   assertEquals(file.mm.nrPages, file.mapping.nrPages);

@@ -1,15 +1,19 @@
-import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertThrows,
+} from "@std/assert";
 import { SEC, VirtualClock } from "../../lib/clock.ts";
 import { EAGAIN, EIO } from "../../lib/errno.ts";
 import { IovIter } from "../../lib/iov-iter.ts";
 import { Prng } from "../../lib/prng.ts";
+import type { WritebackControl } from "../../mm/address-space.ts";
 import {
-  PAGECACHE_TAG_DIRTY,
-  PAGECACHE_TAG_TOWRITE,
-  PAGECACHE_TAG_WRITEBACK,
-  type WritebackControl,
-} from "../../mm/address-space.ts";
-import { BdiWriteback, wbShutdown } from "../../mm/backing-dev.ts";
+  BdiWriteback,
+  wbShutdown,
+  wbStartBackgroundWriteback,
+} from "../../mm/backing-dev.ts";
 import { errseqError } from "../../mm/errseq.ts";
 import {
   FGP_DONTCACHE,
@@ -36,6 +40,7 @@ import {
 import { Mm } from "../../mm/mm.ts";
 import { balanceDirtyPagesRatelimited } from "../../mm/page-writeback.ts";
 import { truncatePagecacheRange } from "../../mm/truncate.ts";
+import { checkMm } from "./check_mm.ts";
 import { FakeFile } from "./fake_file.ts";
 
 const PAGE = 4096;
@@ -407,6 +412,55 @@ Deno.test("the flusher writes all of an old file, slice by slice", async () => {
   assertEquals(file.log.length, 2500);
 });
 
+Deno.test("the flusher goes on where it has stopped when the beginning is dirtied again and again", async () => {
+  const mm = new Mm(new VirtualClock(), { memory: 2 ** 25 });
+  const file = new FakeFile({ mm, size: 3000 * PAGE });
+  file.latency = 100;
+  await file.fill(0, 3000, 1);
+  const { mapping, log } = file;
+  const writepages = file.writepages.bind(file);
+  let slices = 0;
+  file.writepages = async (_, wbc) => {
+    const error = await writepages(mapping, wbc);
+    await mm.clock.sleep(1000);
+    if (++slices < 10) { for (let i = 0; i < 1500; i++) redirty(file, i); }
+    return error;
+  };
+  wbStartBackgroundWriteback(mapping.wb);
+  await mm.clock.sleep(SEC);
+  const last = log.indexOf("w 2999");
+  assert(last > 0 && last < 3100, `written after ${last} others`);
+  // Then it begins again.
+  assertEquals(log[last + 1], "w 0");
+  checkMm(mm, [mapping]);
+});
+
+Deno.test("the flusher writes what is old before the place where it has stopped", async () => {
+  const mm = new Mm(new VirtualClock());
+  const file = new FakeFile({ mm });
+  await file.fill(0, 3, 1);
+  file.mapping.writebackIndex = 100;
+  await pass(mm, 30);
+  assertEquals(file.log, ["w 0", "w 1", "w 2"]);
+});
+
+function redirty(file: FakeFile, index: number): void {
+  const folio = filemapLookup(file.mapping, index)!;
+  if (!folio.writeback) folioMarkDirty(folio);
+}
+
+Deno.test("folioStartWriteback() and folioEndWriteback() throw when it is not their turn", async () => {
+  const file = new FakeFile();
+  file.held = [];
+  await file.fill(0, 1, 1);
+  const folio = filemapLookup(file.mapping, 0)!;
+  assertThrows(() => folioEndWriteback(folio), Error, "BUG");
+  await filemapFdatawriteRange(file.mapping, 0, Infinity, false);
+  assertThrows(() => folioStartWriteback(folio), Error, "BUG");
+  file.writeDone(folio);
+  assertEquals(file.mm.nrWriteback, 0);
+});
+
 Deno.test("an old file that cannot be written now is young again", async () => {
   const mm = new Mm(new VirtualClock());
   const file = new FakeFile({ mm });
@@ -487,6 +541,29 @@ Deno.test("a writer over the limit goes on once enough has been written", async 
   file.held.forEach((folio) => file.writeDone(folio));
 });
 
+Deno.test("balanceDirtyPagesRatelimited() lets nobody overtake a writer that waits", async () => {
+  const mm = new Mm(new VirtualClock(), { memory: 2 ** 24 });
+  const [file, other] = [1, 2].map(() => new FakeFile({ mm }));
+  file!.held = [];
+  await file!.fill(0, mm.dirtyThresh + 1, 1);
+  const waited = balanceDirtyPagesRatelimited(file!.mapping, false);
+  await mm.clock.sleep(10);
+  await filemapFdatawriteRange(file!.mapping, 0, Infinity, false);
+  const dirty = () => mm.nrDirty + mm.nrWriteback;
+  while (dirty() > mm.freerun) {
+    file!.writeDone(file!.held.pop()!);
+    assertEquals(
+      balanceDirtyPagesRatelimited(other!.mapping, true),
+      dirty() > mm.freerun ? -EAGAIN : 0,
+    );
+  }
+  assertEquals([await waited, mm.nrThrottled], [0, 0]);
+  await other!.fill(0, 1, 1);
+  assert(dirty() > mm.freerun);
+  assertEquals(balanceDirtyPagesRatelimited(other!.mapping, true), 0);
+  file!.held.forEach((folio) => file!.writeDone(folio));
+});
+
 Deno.test("several writers share the limits and all their data arrives", async () => {
   const mm = new Mm(new VirtualClock(), { memory: 2 ** 23 });
   const files = [1, 2, 3].map(() => {
@@ -544,7 +621,7 @@ Deno.test("the page cache agrees with a plain array under random use", async () 
         await filemapWriteAndWaitRange(file.mapping, 0, Infinity);
         await truncatePagecacheRange(file.mapping, index * PAGE, last);
       }
-      check(file);
+      checkMm(mm, [file.mapping], 0);
     }
     await filemapWriteAndWaitRange(file.mapping, 0, Infinity);
     assert(file.disk.every((byte, i) => byte === model[i]));
@@ -578,27 +655,4 @@ async function write(
     folioUnlock(folio);
     folioPut(folio);
   }
-}
-
-/** Counts everything again. */
-function check(file: FakeFile): void {
-  const { mm, mapping } = file;
-  let [pages, dirty, writeback] = [0, 0, 0];
-  for (const [index, count] of file.folios()) {
-    const folio = filemapLookup(mapping, index)!;
-    pages += count;
-    if (folio.dirty) dirty += count;
-    if (folio.writeback) writeback += count;
-    assertEquals(
-      mapping.pages.hasTag(index, PAGECACHE_TAG_WRITEBACK),
-      folio.writeback,
-    );
-    if (folio.dirty) assert(mapping.pages.hasTag(index, PAGECACHE_TAG_DIRTY));
-    assert(!mapping.pages.hasTag(index, PAGECACHE_TAG_TOWRITE));
-  }
-  assertEquals(
-    [mapping.nrPages, mapping.nrDirty, mm.nrDirty, mm.nrWriteback],
-    [pages, dirty, dirty, writeback],
-  );
-  assert(mm.nrPages >= pages && mm.nrPages <= mm.limit);
 }

@@ -5,6 +5,8 @@ import { Mm } from "../../mm/mm.ts";
 import { forcePageCacheRa, Readahead } from "../../mm/readahead.ts";
 import { invalidateMappingPages } from "../../mm/truncate.ts";
 import { VirtualClock } from "../../lib/clock.ts";
+import { EAGAIN } from "../../lib/errno.ts";
+import { IOCB_NOIO } from "../../mm/iocb-flags.ts";
 import { FakeFile, pattern, type Reader } from "./fake_file.ts";
 
 const PAGE = 4096;
@@ -141,6 +143,24 @@ Deno.test("filemapRead() at the end of the file leaves the readahead state alone
   const { prevPos } = reader.ra;
   assertEquals(await reader.read(64 * PAGE, PAGE), 0);
   assertEquals(reader.ra.prevPos, prevPos);
+});
+
+Deno.test("filemapRead() that reads nothing leaves the readahead state alone", async () => {
+  const file = new FakeFile({ size: 2 ** 20 });
+  const reader = file.open(IOCB_NOIO);
+  assertEquals(await reader.read(100 * PAGE, PAGE), -EAGAIN);
+  reader.flags = 0;
+  // To try again is no sequential read.
+  assertEquals(await windows(reader, 100, 1), ["a 100+1"]);
+});
+
+Deno.test("pageCacheSyncRa() takes a request for as long as its smallest folios", async () => {
+  const file = new FakeFile({ size: 2 ** 20, blkbits: 14, maxOrder: 4 });
+  file.mapping.minOrder = 2;
+  // Four pages of the middle of the file, not one.
+  assertEquals(await windows(file.open(), 100, 1), ["a 100+4"]);
+  // Eight are the size of the first window of four; one would be four.
+  assertEquals(await windows(file.open(), 0, 1), ["a 0+8"]);
 });
 
 Deno.test("pageCacheSyncRa() reads page by page when readahead is off", async () => {

@@ -195,6 +195,18 @@ Deno.test("pagecacheIsizeExtended() zeroes the dirty old tail when blocks are sm
   }
 });
 
+Deno.test("truncateSetsize() has the old tail read as zero where the file grows", async () => {
+  const file = new FakeFile({ blkbits: 10 });
+  // A store through a mapping may have gone beyond the end.
+  await file.fill(0, 1, 1);
+  file.size = 1000;
+
+  await truncateSetsize(file.mapping, 3000);
+
+  assertEquals(cached(file, 999, 1001), [1, 0]);
+  assertEquals(cached(file, 2999, 3001), [0, 0]);
+});
+
 Deno.test("pagecacheIsizeExtended() leaves a clean folio as it is", async () => {
   const file = new FakeFile({ blkbits: 10, size: PAGE });
   await file.open().read(0, PAGE);

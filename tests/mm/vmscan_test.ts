@@ -19,6 +19,7 @@ import {
   truncatePagecacheRange,
 } from "../../mm/truncate.ts";
 import { allocFolio, shrinkFolios } from "../../mm/vmscan.ts";
+import { checkMm } from "./check_mm.ts";
 import { FakeFile, pattern } from "./fake_file.ts";
 import { FakeMapping } from "./mapping.ts";
 
@@ -171,22 +172,33 @@ Deno.test("shadows take no more than their share of memory", async () => {
 
 Deno.test("shrinkFolios() leaves what is dirty or being written until its writeback ends, then takes it first", async () => {
   const mm = small();
-  const file = new FakeFile({ mm, size: 8 * PAGE });
+  const file = new FakeFile({ mm, size: 46 * PAGE });
   file.held = [];
-  await file.fill(0, 2, 1);
-  await file.open().read(2 * PAGE, 6 * PAGE);
-  const before = file.folios().length;
+  await file.fill(0, 40, 1);
+  await file.open().read(40 * PAGE, 6 * PAGE);
   assertEquals(shrinkFolios(mm, 1), 1);
   assertEquals(file.folios()[0], [0, 1]);
   // The flushers have been told.
   assertEquals(file.mapping.wb.startAll, true);
   await mm.clock.sleep(10);
-  assertEquals(file.held.map((folio) => folio.index), [0, 1]);
+  assertEquals(file.held.length, 40);
   file.held.forEach((folio) => file.writeDone(folio));
-  shrinkFolios(mm, 2);
-  assertEquals(file.folios().length, before - 3);
-  assertEquals(filemapLookup(file.mapping, 0), null);
-  assertEquals(filemapLookup(file.mapping, 1), null);
+  shrinkFolios(mm, 40);
+  assertEquals(file.folios().length, 5);
+  assertEquals(filemapLookup(file.mapping, 39), null);
+});
+
+Deno.test("shrinkFolios() lets the flushers sleep where clean folios are among the dirty ones", async () => {
+  const mm = small();
+  const file = new FakeFile({ mm, size: 40 * PAGE });
+  await file.fill(0, 20, 1);
+  await file.open().read(20 * PAGE, 20 * PAGE);
+  assertEquals(shrinkFolios(mm, 20), 20);
+  assertEquals([file.mapping.wb.startAll, file.mapping.nrDirty], [false, 20]);
+  assertEquals(shrinkFolios(mm, 1), 0);
+  assertEquals(file.mapping.wb.startAll, true);
+  await mm.clock.sleep(10);
+  assertEquals(file.mapping.nrDirty, 0);
 });
 
 /** Four pages that a mapping has shown, and ten behind them that were read once. */
@@ -317,6 +329,24 @@ Deno.test("filemapGetFolio() goes a tenth beyond the limit, then answers -ENOMEM
     }
   }
   assertEquals(made, Math.floor(mm.limit / 10));
+});
+
+Deno.test("filemapRead() of more readers than there is memory waits for the reads of others", async () => {
+  const mm = small(2 ** 20);
+  const file = new FakeFile({ mm, size: 2 ** 23 });
+  file.latency = 100_000;
+  let most = 0;
+  const reads = Array.from({ length: 3 * mm.limit }, async (_, i) => {
+    const reader = file.open();
+    reader.ra.random = true;
+    const pos = (7 * i % 2000) * PAGE;
+    assertEquals(await reader.read(pos, 10), 10);
+    assertEquals(reader.buffer.subarray(0, 10), pattern(pos, 10));
+    most = Math.max(most, mm.nrPages);
+  });
+  await Promise.all(reads);
+  assert(most <= 1.1 * mm.limit);
+  checkMm(mm, [file.mapping]);
 });
 
 Deno.test("memory does not grow while files come and go", async () => {
