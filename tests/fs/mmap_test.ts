@@ -542,6 +542,21 @@ Deno.test("an access is SIGBUS where the device has gone, and what is in memory 
 
 for (const sync of [true, false]) {
   const name = sync ? "storeSync" : "store";
+  Deno.test(`MemoryMapping.${name}() is held up where too much is dirty`, async () => {
+    const s = await setUp({ memory: 100 * P, preset: "mlc-970pro" });
+    await s.file.truncate(400 * P);
+    const map = s.file.mmapSync({ write: true });
+    const { mm } = s.fs.superBlock;
+    let most = 0;
+    for (let n = 0; n < 400; n++) {
+      if (sync) map.storeSync(n * P, bytes(10, 1));
+      else await map.store(n * P, bytes(10, 1));
+      most = Math.max(most, mm.nrDirty);
+    }
+    assert(most > 1 && most <= mm.dirtyThresh + 1, `${most} pages are dirty`);
+    map.unmap();
+    await tearDown(s);
+  });
   Deno.test(`MemoryMapping.${name}() gets on where its folio is above the dirty limit alone`, async () => {
     // Three pages may be dirty, and the file is one folio of four.
     const stack = await setUp({ memory: 16 * P });

@@ -15,6 +15,10 @@ import {
   VirtualClock,
   xfs,
 } from "../../mod.ts";
+import { BLK_STS_IOERR, REQ_SWAP } from "../../block/blk-types.ts";
+import { SwapInfo } from "../../mm/swap.ts";
+import { exampleFs } from "../example_fs.ts";
+import { TestDevice } from "../iomap/testfs.ts";
 import { TaskClock, watchLocks } from "../lockdep.ts";
 import { codeOfAsync } from "./ramfs.ts";
 
@@ -183,6 +187,56 @@ Deno.test("swapon() refuses what is no swap file, and the log says why", async (
   device.close();
 });
 
+Deno.test("a private page that cannot be swapped out stays, and the log says where", async () => {
+  const device = new TestDevice(new VirtualClock(), 64 * MiB);
+  const fs = await mount(device, exampleFs, { memory: 256 * P });
+  const area = await fs.open("/s", all);
+  await area.write(bytes(100 * P, 0), { at: 0 });
+  await area.write(swapHeader(100), { at: 0 });
+  area.close();
+  const swap = await fs.swapon("/s");
+  const file = await fs.open("/a", all);
+  await file.truncate(8 * P);
+  const map = file.mmapSync({ write: true, private: true });
+  await map.store(0, bytes(8 * P, 5));
+  device.fault = ({ opf }) => (opf & REQ_SWAP) !== 0 ? BLK_STS_IOERR : 0;
+  const log: string[] = [];
+  const old = setLogHandler((line) => log.push(line));
+  try {
+    await map.advise("pageout");
+  } finally {
+    setLogHandler(old);
+  }
+
+  // Behind the header, which is where the file begins.
+  assertEquals(log[0], "Write-error on swap-device (7:0:8)");
+  assertEquals([log.length, swap.used], [8, 0]);
+  device.fault = () => 0;
+  const p = new Uint8Array(8 * P);
+  await map.load(0, p);
+  assertEquals(p, bytes(8 * P, 5));
+  map.unmap();
+  file.close();
+  await fs.swapoff("/s");
+  await fs.unmount();
+});
+
+Deno.test("swapon() of one area too many leaves the file as it was", async () => {
+  const { device, fs } = await setUp();
+  await mkswap(fs, "/s", 100);
+  const { swap } = fs.superBlock.mm;
+  const io = { read: () => 0, write: () => 0 };
+  while (swap.add(new SwapInfo({}, io, 2)));
+
+  assertEquals(await codeOfAsync(() => fs.swapon("/s")), "EPERM");
+  assertEquals(fs.swaps(), []);
+  const file = await fs.open("/s", all);
+  assertEquals(await file.write(bytes(P, 1), { at: P }), P);
+  file.close();
+  await fs.unmount();
+  device.close();
+});
+
 /** What the table of locks per operation has for swapon and swapoff. */
 Deno.test("swapon() asks for the extents with the inode's lock held, swapoff() for no lock", async () => {
   const { device, fs } = await setUp(64 * MiB, new TaskClock());
@@ -207,6 +261,10 @@ Deno.test("swapon() asks for the extents with the inode's lock held, swapoff() f
 Deno.test("swapHeader() refuses what is no number of pages", () => {
   for (const pages of [0, 1, 1.5, NaN, -5, 2 ** 33]) {
     assertThrows(() => swapHeader(pages), FsError, "EINVAL");
+  }
+  for (const pages of [2, 2 ** 32]) {
+    const info = new DataView(swapHeader(pages).buffer, 1024);
+    assertEquals(info.getUint32(4, true), pages - 1);
   }
 });
 

@@ -5,6 +5,7 @@ import {
   folioLock,
   folioUnlock,
   PAGE_SIZE,
+  PG_DROPBEHIND,
   PG_REFERENCED,
 } from "../../mm/folio.ts";
 import {
@@ -18,6 +19,7 @@ import {
   vmfError,
   vmfFsError,
 } from "../../mm/mmap.ts";
+import { filemapRemoveFolio } from "../../mm/page-cache.ts";
 import { VM_RAND_READ, VM_SEQ_READ, vmaUnlink } from "../../mm/rmap.ts";
 import {
   invalidateInodePages2Range,
@@ -163,6 +165,48 @@ Deno.test("a private mapping shows the file until it is stored to", async () => 
   );
   assertEquals(seen.slice(P), bytes(P, 3));
   assertEquals(await shared.load(0, P), bytes(P, 3));
+  // The copy is shown once, the page of the file no more.
+  assertEquals([...file.mm.swap.anon].map((f) => [f.mapcount, f.refcount]), [
+    [1, 1],
+  ]);
+  assertEquals(filemapLookup(file.mapping, 0)!.mapcount, 1);
+});
+
+Deno.test("a fault keeps a page that was to be dropped after use", async () => {
+  const file = new FakeFile({ size: P });
+  await file.open().read(0, P);
+  const folio = filemapLookup(file.mapping, 0)!;
+  folio.flags |= PG_DROPBEHIND;
+  const map = new FakeMapping(file, 1, { around: false });
+
+  await map.load(0, 1);
+
+  assertEquals(folio.flags & PG_DROPBEHIND, 0);
+});
+
+Deno.test("what a fault has found stays in memory until the access has looked", async () => {
+  const file = new FakeFile({ size: 2 * P });
+  const map = new FakeMapping(file, 2);
+  const own = new FakeMapping(file, 2, { shared: false });
+  for (const vma of [map.vma, own.vma]) {
+    for (const write of [true, false]) {
+      const vmf = new VmFault(vma, write ? 0 : 1, write);
+      await handleMmFault(vmf);
+      const pte = vma.table.get(vmf.index);
+      assert(vmf.folio === file.mm.folios[pte >> 1]);
+      assertEquals(vmf.folio!.refcount, 2);
+      await sync(file);
+      shrinkFolios(file.mm, 2);
+      assertEquals(vma.table.get(vmf.index) >> 1, pte >> 1);
+      vmf.release();
+      vmf.release();
+      assertEquals(file.mm.folios[pte >> 1]!.refcount, 1);
+      if (vma === map.vma) {
+        for (let n = 0; n < 3; n++) shrinkFolios(file.mm, 2);
+        assertEquals(vma.table.get(vmf.index), 0);
+      }
+    }
+  }
 });
 
 Deno.test("a private mapping's first access may be a store", async () => {
@@ -182,6 +226,7 @@ Deno.test("unmapping frees the copies of a private mapping", async () => {
   assertEquals(file.mm.nrPages, 16);
 
   vmaUnlink(own.vma);
+  assertEquals([file.mm.swap.areas.size, file.mm.swap.anon.size], [0, 0]);
 
   assertEquals(file.mm.nrPages, 8);
   assertEquals(file.mapping.mmaps, null);
@@ -411,13 +456,30 @@ Deno.test("a page that is truncated while it is awaited is SIGBUS", async () => 
   await folioLock(folio);
 
   const loaded = map.load(3 * P, 10);
-  const truncated = truncateSetsize(file.mapping, P);
+  const truncated = truncateSetsize(file.mapping, 3 * P);
   folioUnlock(folio);
 
   assertEquals((await loaded).length, 0);
   assertEquals(map.codes, [VM_FAULT_SIGBUS]);
   await truncated;
-  assertEquals(file.folios(), [[0, 1]]);
+  assertEquals(file.folios(), [[0, 1], [1, 1], [2, 1]]);
+  assertEquals(file.mm.nrPages, 3);
+});
+
+Deno.test("a page that leaves the cache while it is awaited is read anew", async () => {
+  const file = new FakeFile({ size: P });
+  await file.open().read(0, P);
+  const map = new FakeMapping(file, 1, { around: false });
+  const folio = filemapLookup(file.mapping, 0)!;
+  await folioLock(folio);
+
+  const loaded = map.load(0, 2);
+  filemapRemoveFolio(folio);
+  file.disk.fill(9);
+  folioUnlock(folio);
+
+  assertEquals(await loaded, bytes(2, 9));
+  assertEquals([map.shown(), file.mm.nrPages], [[0], 1]);
 });
 
 Deno.test("a mapping that is unmapped while a fault waits gets no page", async () => {

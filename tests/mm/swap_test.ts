@@ -90,10 +90,12 @@ Deno.test("SwapInfo.blockOf() finds a slot in extents in any order", () => {
   const sis = new SwapInfo({}, { read: () => 0, write: () => 0 }, 30);
   assertEquals([
     addSwapExtent(sis, 0, 10, 100),
-    addSwapExtent(sis, 10, 5, 110),
+    addSwapExtent(sis, 10, 3, 110),
+    addSwapExtent(sis, 13, 2, 113),
     addSwapExtent(sis, 15, 5, 50),
     addSwapExtent(sis, 20, 10, 200),
-  ], [1, 0, 1, 1]);
+  ], [1, 0, 0, 1, 1]);
+  assertEquals(sis.extents.map((e) => e.nrPages), [15, 5, 10]);
   assertEquals(
     [0, 1, 14, 15, 19, 20, 29].map((slot) => sis.blockOf(slot)),
     [100, 101, 114, 50, 54, 200, 209],
@@ -108,6 +110,23 @@ Deno.test("SwapInfo gives out each slot but the header's, and then none", () => 
   assertEquals([1, 2, 3, 4, 5].map(() => sis.alloc()), [1, 2, 3, 4, 0]);
   sis.free(3);
   assertEquals([sis.inuse, sis.alloc(), sis.alloc()], [3, 3, 0]);
+  // The search goes on behind the slot that was given out last, and around.
+  sis.free(2);
+  assertEquals(sis.alloc(), 2);
+  sis.free(1);
+  sis.free(4);
+  assertEquals([4, 1, 0].map(() => sis.alloc()), [4, 1, 0]);
+});
+
+Deno.test("SwapSpace.add() takes as many areas as there are numbers for", () => {
+  const { swap } = new FakeFile({}).mm;
+  const area = () => new SwapInfo({}, { read: () => 0, write: () => 0 }, 2);
+  const first = area();
+  assertEquals(swap.add(first), true);
+  for (let n = 1; n < 29; n++) assertEquals(swap.add(area()), true);
+  assertEquals(swap.add(area()), false);
+  assertEquals(swap.remove(first), 0);
+  assertEquals(swap.add(area()), true);
 });
 
 Deno.test("a page goes to its slot and comes back when it is used", async () => {
@@ -281,6 +300,22 @@ Deno.test("SwapSpace.remove() reads back what is there, on its way out or not", 
   assertEquals(s.swap.hasRoom, false);
   assertEquals(await s.map.load(P - 1, 2), Uint8Array.of(8, 7));
   assertEquals(await s.swap.swapOut(s.swap.anon.values().next().value!), false);
+  vmaUnlink(s.map.vma);
+});
+
+Deno.test("SwapSpace.remove() gives out no slot of what is being emptied", async () => {
+  const s = setUp();
+  await s.map.store(0, bytes(2 * P, 7));
+  const [first, second] = s.swap.anon;
+  await s.swap.swapOut(first!);
+  s.disk.held = [];
+
+  const removed = s.swap.remove(s.sis);
+  assertEquals([s.disk.held.length, await s.swap.swapOut(second!)], [1, false]);
+  s.disk.held.shift()!();
+
+  assertEquals(await removed, 0);
+  assertEquals([s.sis.inuse, s.map.shown()], [0, [0, 1]]);
   vmaUnlink(s.map.vma);
 });
 
