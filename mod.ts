@@ -98,6 +98,7 @@ export {
 export {
   type FiemapOptions,
   FsFile,
+  type RangeOptions,
   type ReadOptions,
   type WriteOptions,
 } from "./fs/fs-file.ts";
@@ -121,6 +122,8 @@ export {
   mount,
   type MountOptions,
   type OpenOptions,
+  type RenameOptions,
+  type SetXattrOptions,
 } from "./fs/mount.ts";
 export {
   MemoryFault,
@@ -137,8 +140,18 @@ export {
   SYNC_FILE_RANGE_WAIT_BEFORE,
   SYNC_FILE_RANGE_WRITE,
 } from "./fs/sync.ts";
-export { mkfsXfs, type MkfsXfsOptions } from "./fs/xfs/mkfs.ts";
-export { xfs } from "./fs/xfs/super.ts";
+export {
+  type FsckOptions,
+  type FsckReader,
+  type FsckReport,
+  fsckXfs,
+} from "./fs/xfs5/fsck/fsck.ts";
+export {
+  mkfsXfs,
+  type MkfsXfsOptions,
+  type XfsGeometry,
+} from "./fs/xfs5/mkfs.ts";
+export { xfs } from "./fs/xfs5/super.ts";
 export {
   type Clock,
   type EventClock,

@@ -99,6 +99,15 @@ export class Dcache {
     if (inode !== null) return iput(inode);
   }
 
+  /** Two names change places, with all below them (kernel: `d_exchange`). The caller
+   * holds both directories' locks exclusively. */
+  exchange(a: Dentry, b: Dentry): void {
+    [a.parent, b.parent] = [b.parent, a.parent];
+    [a.name, b.name] = [b.name, a.name];
+    a.parent!.children!.set(a.name, a);
+    b.parent!.children!.set(b.name, b);
+  }
+
   /** Lets go of all names, at unmount. */
   dropAll(): void {
     const stack = [this.root];

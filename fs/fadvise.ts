@@ -93,7 +93,8 @@ function willNeed(
   start: number,
   last: number,
 ): MaybePromise<number> {
-  if (start < 0) return 0;
+  // Only regular files have pages.
+  if (start < 0 || !isReg(file.inode)) return 0;
   const { mapping } = file.inode;
   const first = Math.floor(start / PAGE_SIZE);
   const count = Math.floor(last / PAGE_SIZE) - first + 1;

@@ -62,6 +62,12 @@ import {
 import { MemoryMapping, type MmapOptions, vfsMmap } from "./mmap.ts";
 import { fileClose, vfsFallocate, vfsFtruncate } from "./open.ts";
 import { vfsLlseek, vfsRead, vfsWrite } from "./read-write.ts";
+import {
+  type RemapRange,
+  vfsCloneFileRange,
+  vfsCopyFileRange,
+  vfsDedupeFileRange,
+} from "./remap-range.ts";
 import { type FileInfo, vfsGetattr } from "./stat.ts";
 import { syncFileRange, vfsFsync } from "./sync.ts";
 import {
@@ -71,6 +77,7 @@ import {
   checkOffset,
   checkOptions,
   failure,
+  orThrow,
   runSync,
   type Syscall,
   unknownOption,
@@ -118,6 +125,16 @@ export interface FiemapOptions {
   cache?: boolean;
   /** Most extents, above 0. */
   max?: number;
+}
+
+/** A range of another file, and its place in this one. */
+export interface RangeOptions {
+  /** First byte in the other file; 0 if absent. */
+  srcOffset?: number;
+  /** First byte in this file; 0 if absent. */
+  offset?: number;
+  /** Bytes; to the end of the other file if absent. */
+  length?: number;
 }
 
 // `at` of the options parsed last, -1 if absent; taken at once. To hand it back in an
@@ -441,6 +458,111 @@ export class FsFile implements Disposable, AsyncDisposable {
       ? vfsFallocate(file, mode, offset, length)
       : -EOPNOTSUPP;
     return this.#done(call, done, `mode ${mode}, range ${offset}+${length}`);
+  }
+
+  /**
+   * Shares a range of another file: both then use the same blocks, and whichever is
+   * written first gets its own (FICLONERANGE).
+   *
+   * @param src Open for reading.
+   * @throws FsError EOPNOTSUPP (the file system shares nothing), EXDEV (a file of
+   *   another one), EINVAL (not on block borders, over itself, or beyond the end of
+   *   `src`), EBADF, EISDIR, ETXTBSY (a swap file), ENOSPC, EFBIG.
+   */
+  async cloneRange(src: FsFile, options: RangeOptions = {}): Promise<void> {
+    await this.#cloneRange(src, options);
+  }
+
+  /** {@linkcode FsFile.cloneRange}, synchronously. */
+  cloneRangeSync(src: FsFile, options: RangeOptions = {}): void {
+    const call = this.#call("ioctl", "clone a range to");
+    runSync(this.#clock, call, () => this.#cloneRange(src, options));
+  }
+
+  #cloneRange(src: FsFile, options: RangeOptions): MaybePromise<void> {
+    const call = this.#call("ioctl", "clone a range to");
+    const range = this.#range(call, src, options);
+    return this.#done(call, this.#borrow(src, vfsCloneFileRange(range)));
+  }
+
+  /**
+   * Shares a range with another file if both hold the same (FIDEDUPERANGE).
+   *
+   * @param src Open for reading.
+   * @returns Bytes; at most 1 GiB at a time.
+   * @throws FsError EBADE (they differ), EINVAL (beyond the end of either file); and as
+   *   {@linkcode FsFile.cloneRange}.
+   */
+  async dedupeRange(src: FsFile, options: RangeOptions = {}): Promise<number> {
+    return await this.#dedupeRange(src, options);
+  }
+
+  /** {@linkcode FsFile.dedupeRange}, synchronously. */
+  dedupeRangeSync(src: FsFile, options: RangeOptions = {}): number {
+    const call = this.#call("ioctl", "deduplicate a range of");
+    return runSync(this.#clock, call, () => this.#dedupeRange(src, options));
+  }
+
+  #dedupeRange(src: FsFile, options: RangeOptions): MaybePromise<number> {
+    const call = this.#call("ioctl", "deduplicate a range of");
+    const range = this.#range(call, src, options);
+    if (options.length === undefined) {
+      range.len = Math.max(0, range.fileIn.inode.size - range.posIn);
+    }
+    const shared = this.#borrow(src, vfsDedupeFileRange(range));
+    return this.#hold(shared, (bytes) => orThrow(call, bytes));
+  }
+
+  /**
+   * Copies a range of another file, by sharing it where that can be done
+   * (copy_file_range).
+   *
+   * @param src Open for reading.
+   * @returns Bytes copied; fewer at the end of `src`.
+   * @throws FsError EXDEV, EBADF, EISDIR, EINVAL (over itself), ETXTBSY, EFBIG, ENOSPC,
+   *   EIO.
+   */
+  async copyRange(src: FsFile, options: RangeOptions = {}): Promise<number> {
+    return await this.#copyRange(src, options);
+  }
+
+  /** {@linkcode FsFile.copyRange}, synchronously. */
+  copyRangeSync(src: FsFile, options: RangeOptions = {}): number {
+    const call = this.#call("copy_file_range", "copy a range to");
+    return runSync(this.#clock, call, () => this.#copyRange(src, options));
+  }
+
+  #copyRange(src: FsFile, options: RangeOptions): MaybePromise<number> {
+    const call = this.#call("copy_file_range", "copy a range to");
+    const range = this.#range(call, src, options);
+    if (options.length === undefined) {
+      range.len = Math.max(0, range.fileIn.inode.size - range.posIn);
+    }
+    const copied = this.#borrow(src, vfsCopyFileRange(range));
+    return this.#hold(copied, (bytes) => orThrow(call, bytes));
+  }
+
+  #range(call: Syscall, src: FsFile, options: RangeOptions): RemapRange {
+    const fileOut = this.#open(call);
+    if (!(src instanceof FsFile)) {
+      throw failure(call, EINVAL, `${show(src)} is not an open file`);
+    }
+    checkOptions(call, options, ["srcOffset", "offset", "length"]);
+    const { srcOffset = 0, offset = 0, length = 0 } = options;
+    checkRange(call, srcOffset, length);
+    checkRange(call, offset, length);
+    return {
+      fileIn: src.#open(call),
+      posIn: srcOffset,
+      fileOut,
+      posOut: offset,
+      len: length,
+    };
+  }
+
+  /** The other file must not be closed under a call, either. */
+  #borrow(src: FsFile, result: MaybePromise<number>): MaybePromise<number> {
+    return src === this ? result : src.#hold(result, (value) => value);
   }
 
   /**

@@ -37,6 +37,14 @@ export const S_IFREG = 0o100000;
 export const S_IFDIR = 0o040000;
 /** Symbolic link. */
 export const S_IFLNK = 0o120000;
+/** Character device. */
+export const S_IFCHR = 0o020000;
+/** Block device. */
+export const S_IFBLK = 0o060000;
+/** Named pipe. */
+export const S_IFIFO = 0o010000;
+/** Socket. */
+export const S_IFSOCK = 0o140000;
 
 /** Largest file, bytes (kernel: `MAX_LFS_FILESIZE`, here the largest safe integer). */
 export const MAX_LFS_FILESIZE: number = Number.MAX_SAFE_INTEGER;
@@ -294,6 +302,9 @@ export interface SuperOperations {
    * and free it on disk), or the file system is being unmounted (nlink above 0). Its
    * page cache is empty, and the inode cache no longer holds it. */
   evictInode(inode: Inode): MaybePromise<void>;
+  /** The inode's timestamps or other attributes changed in memory (kernel:
+   * `dirty_inode`). */
+  dirtyInode?(inode: Inode): void;
   /** Makes everything durable; data has been written already. */
   syncFs(sb: SuperBlock): MaybePromise<number>;
   /** Unmount: leaves a clean image; not called if the device has gone. */

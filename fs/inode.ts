@@ -126,6 +126,7 @@ export function trackWork<T>(
 export function markInodeDirty(inode: Inode): void {
   inode.dirtied++;
   inode.sb.dirtyInodes.add(inode);
+  inode.sb.ops.dirtyInode?.(inode);
 }
 
 /**

@@ -15,11 +15,16 @@ import {
   type FileSystemType,
   FMODE_READ,
   FMODE_WRITE,
+  type Inode,
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
   S_IFDIR,
   S_IFLNK,
   S_IFREG,
   type StatFs,
   SuperBlock,
+  XATTR_CREATE,
+  XATTR_REPLACE,
 } from "./fs.ts";
 import { iput, isDir } from "./inode.ts";
 import { IOCB_APPEND, IOCB_DIRECT, IOCB_DSYNC, IOCB_SYNC } from "./kiocb.ts";
@@ -30,8 +35,10 @@ import {
   vfsMkdir,
   vfsOpen,
   vfsReaddir,
+  vfsReadlink,
   vfsRename,
   vfsRmdir,
+  vfsSymlink,
   vfsUnlink,
 } from "./namei.ts";
 import { fileClose, vfsTruncate } from "./open.ts";
@@ -56,6 +63,7 @@ import {
   runSync,
   type Syscall,
 } from "./syscall.ts";
+import { vfsGetxattr, vfsListxattr, vfsSetxattr } from "./xattr.ts";
 
 /** How to open a file: `Deno.OpenOptions`, and flags of open(2). */
 export interface OpenOptions {
@@ -98,6 +106,22 @@ const OPEN_OPTIONS = [
 export interface MkdirOptions {
   /** Permission bits; 0o755 if absent. */
   mode?: number;
+}
+
+/** Options of {@linkcode Mount.rename}. */
+export interface RenameOptions {
+  /** EEXIST rather than replace what the new path names (RENAME_NOREPLACE). */
+  noReplace?: boolean;
+  /** The two names change places (RENAME_EXCHANGE). */
+  exchange?: boolean;
+}
+
+/** Options of {@linkcode Mount.setXattr}. */
+export interface SetXattrOptions {
+  /** EEXIST if there is such an attribute (XATTR_CREATE). */
+  create?: boolean;
+  /** ENODATA if there is none (XATTR_REPLACE). */
+  replace?: boolean;
 }
 
 /** An entry of a directory, as `Deno.DirEntry`, with its inode number. */
@@ -274,7 +298,7 @@ export class Mount implements AsyncDisposable {
   #remove(path: string): MaybePromise<void> {
     const call = syscall("unlink", "remove", path);
     const sb = this.#enter(call, path);
-    const removed = andThen(vfsLookup(sb, path), (inode) => {
+    const removed = andThen(vfsLookup(sb, path, false), (inode) => {
       if (typeof inode === "number") return inode;
       const directory = isDir(inode);
       iput(inode);
@@ -285,23 +309,193 @@ export class Mount implements AsyncDisposable {
 
   /** Renames; what `newPath` names is replaced.
    * @throws FsError EISDIR and ENOTDIR (one is a directory, the other is not),
-   *   ENOTEMPTY or EEXIST (the replaced directory is not empty), EINVAL (into its own
-   *   subtree), EBUSY (the root), EROFS. */
-  async rename(oldPath: string, newPath: string): Promise<void> {
-    await this.#rename(oldPath, newPath);
+   *   ENOTEMPTY or EEXIST (the replaced directory is not empty), EEXIST (`noReplace`),
+   *   ENOENT (`exchange`, and `newPath` does not exist), EINVAL (into its own subtree;
+   *   both options), EBUSY (the root), EROFS. */
+  async rename(
+    oldPath: string,
+    newPath: string,
+    options: RenameOptions = {},
+  ): Promise<void> {
+    await this.#rename(oldPath, newPath, options);
   }
 
   /** {@linkcode Mount.rename}, synchronously. */
-  renameSync(oldPath: string, newPath: string): void {
+  renameSync(
+    oldPath: string,
+    newPath: string,
+    options: RenameOptions = {},
+  ): void {
     const call = syscall("rename", "rename", oldPath);
-    this.#now(call, () => this.#rename(oldPath, newPath));
+    this.#now(call, () => this.#rename(oldPath, newPath, options));
   }
 
-  #rename(oldPath: string, newPath: string): MaybePromise<void> {
+  #rename(
+    oldPath: string,
+    newPath: string,
+    options: RenameOptions,
+  ): MaybePromise<void> {
     const call = syscall("rename", "rename", oldPath);
     const sb = this.#enter(call, oldPath, newPath);
-    const renamed = vfsRename(sb, oldPath, newPath);
+    checkOptions(call, options, ["noReplace", "exchange"]);
+    const flag = (name: keyof RenameOptions, bit: number) =>
+      checkFlag(call, name, options[name]) ? bit : 0;
+    const flags = flag("noReplace", RENAME_NOREPLACE) |
+      flag("exchange", RENAME_EXCHANGE);
+    const renamed = vfsRename(sb, oldPath, newPath, flags);
     return this.#done(call, renamed, `to "${newPath}"`);
+  }
+
+  /** Makes a symbolic link, as `Deno.symlink` does.
+   * @param target Where it leads; need not exist.
+   * @throws FsError EEXIST, ENOENT (an empty target), ENOSPC, EROFS. */
+  async symlink(target: string, path: string): Promise<void> {
+    await this.#symlink(target, path);
+  }
+
+  /** {@linkcode Mount.symlink}, synchronously. */
+  symlinkSync(target: string, path: string): void {
+    const call = syscall("symlink", "make", path);
+    this.#now(call, () => this.#symlink(target, path));
+  }
+
+  #symlink(target: string, path: string): MaybePromise<void> {
+    const call = syscall("symlink", "make", path);
+    const sb = this.#enter(call, target, path);
+    const made = vfsSymlink(sb, target, path);
+    return this.#done(call, made, `to "${target}"`);
+  }
+
+  /** Target of a symbolic link.
+   * @throws FsError EINVAL (not a symbolic link). */
+  async readLink(path: string): Promise<string> {
+    return await this.#readLink(path);
+  }
+
+  /** {@linkcode Mount.readLink}, synchronously. */
+  readLinkSync(path: string): string {
+    const call = syscall("readlink", "read", path);
+    return this.#now(call, () => this.#readLink(path));
+  }
+
+  #readLink(path: string): MaybePromise<string> {
+    const call = syscall("readlink", "read", path);
+    const read = vfsReadlink(this.#enter(call, path), path);
+    return this.#leave(read, (target) => orThrow(call, target) as string);
+  }
+
+  /** Value of an extended attribute; links are followed.
+   * @param name With its prefix: "user.", "trusted." or "security.".
+   * @throws FsError ENODATA (there is none), EOPNOTSUPP (another prefix, or the file
+   *   system has none), ERANGE (a name that is empty or above 255 bytes). */
+  async getXattr(path: string, name: string): Promise<Uint8Array> {
+    return await this.#getXattr(path, name);
+  }
+
+  /** {@linkcode Mount.getXattr}, synchronously. */
+  getXattrSync(path: string, name: string): Uint8Array {
+    const call = syscall("getxattr", "read an attribute of", path);
+    return this.#now(call, () => this.#getXattr(path, name));
+  }
+
+  #getXattr(path: string, name: string): MaybePromise<Uint8Array> {
+    const call = syscall("getxattr", "read an attribute of", path);
+    const sb = this.#enter(call, path);
+    checkName(call, name);
+    const got = withInode(sb, path, (inode) => vfsGetxattr(inode, name));
+    return this.#leave(got, (value) => orThrow(call, value) as Uint8Array);
+  }
+
+  /** Sets an extended attribute; links are followed.
+   * @param value At most 64 KiB.
+   * @throws FsError EEXIST (`create`), ENODATA (`replace`), E2BIG, ENOSPC, EROFS; and as
+   *   {@linkcode Mount.getXattr}. */
+  async setXattr(
+    path: string,
+    name: string,
+    value: Uint8Array,
+    options: SetXattrOptions = {},
+  ): Promise<void> {
+    await this.#setXattr(path, name, value, options);
+  }
+
+  /** {@linkcode Mount.setXattr}, synchronously. */
+  setXattrSync(
+    path: string,
+    name: string,
+    value: Uint8Array,
+    options: SetXattrOptions = {},
+  ): void {
+    const call = syscall("setxattr", "set an attribute of", path);
+    this.#now(call, () => this.#setXattr(path, name, value, options));
+  }
+
+  #setXattr(
+    path: string,
+    name: string,
+    value: Uint8Array,
+    options: SetXattrOptions,
+  ): MaybePromise<void> {
+    const call = syscall("setxattr", "set an attribute of", path);
+    const sb = this.#enter(call, path);
+    checkName(call, name);
+    if (!(value instanceof Uint8Array)) {
+      throw failure(call, EINVAL, `value ${show(value)} is not a Uint8Array`);
+    }
+    checkOptions(call, options, ["create", "replace"]);
+    const flag = (key: keyof SetXattrOptions, bit: number) =>
+      checkFlag(call, key, options[key]) ? bit : 0;
+    const flags = flag("create", XATTR_CREATE) |
+      flag("replace", XATTR_REPLACE);
+    const set = withInode(
+      sb,
+      path,
+      (inode) => vfsSetxattr(inode, name, value, flags),
+    );
+    return this.#done(call, set, name);
+  }
+
+  /** Removes an extended attribute; links are followed.
+   * @throws FsError ENODATA (there is none), EROFS; and as {@linkcode Mount.getXattr}. */
+  async removeXattr(path: string, name: string): Promise<void> {
+    await this.#removeXattr(path, name);
+  }
+
+  /** {@linkcode Mount.removeXattr}, synchronously. */
+  removeXattrSync(path: string, name: string): void {
+    const call = syscall("removexattr", "remove an attribute of", path);
+    this.#now(call, () => this.#removeXattr(path, name));
+  }
+
+  #removeXattr(path: string, name: string): MaybePromise<void> {
+    const call = syscall("removexattr", "remove an attribute of", path);
+    const sb = this.#enter(call, path);
+    checkName(call, name);
+    const gone = withInode(
+      sb,
+      path,
+      (inode) => vfsSetxattr(inode, name, null, XATTR_REPLACE),
+    );
+    return this.#done(call, gone, name);
+  }
+
+  /** Names of the extended attributes, with their prefixes, in no order.
+   * @throws FsError EOPNOTSUPP (the file system has none). */
+  async listXattrs(path: string): Promise<string[]> {
+    return await this.#listXattrs(path);
+  }
+
+  /** {@linkcode Mount.listXattrs}, synchronously. */
+  listXattrsSync(path: string): string[] {
+    const call = syscall("listxattr", "list attributes of", path);
+    return this.#now(call, () => this.#listXattrs(path));
+  }
+
+  #listXattrs(path: string): MaybePromise<string[]> {
+    const call = syscall("listxattr", "list attributes of", path);
+    const sb = this.#enter(call, path);
+    const listed = withInode(sb, path, vfsListxattr);
+    return this.#leave(listed, (names) => orThrow(call, names) as string[]);
   }
 
   /** Gives a file a further name.
@@ -346,27 +540,29 @@ export class Mount implements AsyncDisposable {
 
   /** What is known of a file or directory. */
   async stat(path: string): Promise<FileInfo> {
-    return await this.#stat(path);
+    return await this.#stat(path, true);
   }
 
   /** {@linkcode Mount.stat}, synchronously. */
   statSync(path: string): FileInfo {
-    return this.#now(syscall("stat", "stat", path), () => this.#stat(path));
+    const call = syscall("stat", "stat", path);
+    return this.#now(call, () => this.#stat(path, true));
   }
 
   /** As {@linkcode Mount.stat}, of a symbolic link itself. */
   async lstat(path: string): Promise<FileInfo> {
-    return await this.#stat(path);
+    return await this.#stat(path, false);
   }
 
   /** {@linkcode Mount.lstat}, synchronously. */
   lstatSync(path: string): FileInfo {
-    return this.statSync(path);
+    const call = syscall("lstat", "stat", path);
+    return this.#now(call, () => this.#stat(path, false));
   }
 
-  #stat(path: string): MaybePromise<FileInfo> {
-    const call = syscall("stat", "stat", path);
-    const found = vfsLookup(this.#enter(call, path), path);
+  #stat(path: string, follow: boolean): MaybePromise<FileInfo> {
+    const call = syscall(follow ? "stat" : "lstat", "stat", path);
+    const found = vfsLookup(this.#enter(call, path), path, follow);
     return this.#leave(found, (result) => {
       const inode = orThrow(call, result);
       const info = vfsGetattr(inode);
@@ -560,6 +756,27 @@ export class Mount implements AsyncDisposable {
 function syscall(name: string, task: string, path: string): Syscall {
   // It has not been checked yet.
   return { name, task, path: typeof path === "string" ? path : show(path) };
+}
+
+/** Refuses a name that is not a string (EINVAL). */
+function checkName(call: Syscall, name: string): void {
+  if (typeof name === "string") return;
+  throw failure(call, EINVAL, `name ${show(name)} is not a string`);
+}
+
+/** Looks at what a path names. */
+function withInode<T>(
+  sb: SuperBlock,
+  path: string,
+  use: (inode: Inode) => MaybePromise<T | number>,
+): MaybePromise<T | number> {
+  return andThen(vfsLookup(sb, path), (inode) => {
+    if (typeof inode === "number") return inode;
+    return andThen(use(inode), (result) => {
+      iput(inode);
+      return result;
+    });
+  });
 }
 
 /** Refuses a page cache too small to work with, or beyond any machine (EINVAL). */

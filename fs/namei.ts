@@ -18,6 +18,7 @@ import {
   EILSEQ,
   EINVAL,
   EISDIR,
+  ELOOP,
   EMLINK,
   ENAMETOOLONG,
   ENOENT,
@@ -33,7 +34,11 @@ import {
   type File,
   FMODE_WRITE,
   type Inode,
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
   S_DEAD,
+  S_IFLNK,
+  S_IFMT,
   S_SWAPFILE,
   type SuperBlock,
 } from "./fs.ts";
@@ -44,6 +49,8 @@ import { doTruncate, fileClose, fileOpen } from "./open.ts";
 const NAME_MAX = 255;
 /** Longest path with its end mark, bytes. */
 const PATH_MAX = 4096;
+/** Most symbolic links that one walk follows (kernel: `MAXSYMLINKS`). */
+const MAXSYMLINKS = 40;
 
 /** How to open a file (kernel: `struct open_flags`). */
 export interface OpenHow {
@@ -61,8 +68,17 @@ export interface OpenHow {
   permissions: number;
 }
 
+/** One walk. */
+interface Walk {
+  /** Where absolute paths begin. */
+  root: Dentry;
+  /** Symbolic links that it has followed. */
+  links: number;
+}
+
 /** Where a path leads but for its last name (kernel: `struct nameidata`). */
 interface PathEnd {
+  walk: Walk;
   parent: Dentry;
   /** Last name; ".", ".." or "/" are no names that can be made or removed. */
   last: string;
@@ -72,18 +88,30 @@ interface PathEnd {
 
 const utf8 = new TextEncoder();
 
+/** A half of a surrogate pair, but for those that stand for a byte. */
+export const HALF_PAIR: RegExp = /[\ud800-\udc7f\udd00-\udfff]/u;
+/** A byte of a name that is not UTF-8: U+DC00 plus the byte, as disks may have it. */
+const RAW_BYTE = /[\udc80-\udcff]/gu;
+
 /** Bytes of a string in UTF-8, exact where it matters. */
-function byteLength(text: string, limit: number): number {
-  return text.length * 3 <= limit ? text.length : utf8.encode(text).length;
+export function byteLength(text: string, limit: number): number {
+  if (text.length * 3 <= limit) return text.length;
+  const { length } = utf8.encode(text);
+  if (text.isWellFormed()) return length;
+  return length - 2 * (text.match(RAW_BYTE)?.length ?? 0);
 }
 
 /** Splits a path (kernel: `getname`); no names for the root. */
 function getname(path: string): string[] | number {
   if (path === "") return -ENOENT;
   if (path.includes("\0")) return -EINVAL;
-  if (!path.isWellFormed()) return -EILSEQ;
+  if (HALF_PAIR.test(path)) return -EILSEQ;
   if (byteLength(path, PATH_MAX - 1) >= PATH_MAX) return -ENAMETOOLONG;
   return path.split("/").filter((name) => name !== "");
+}
+
+function isLink(inode: Inode | null): boolean {
+  return inode !== null && (inode.mode & S_IFMT) === S_IFLNK;
 }
 
 function isDots(name: string): boolean {
@@ -95,30 +123,42 @@ function pathParent(
   sb: SuperBlock,
   path: string,
 ): MaybePromise<PathEnd | number> {
+  const { root } = sb.dcache;
+  return parentFrom(root, path, { root, links: 0 });
+}
+
+/** The same for a path that begins at a directory, unless it is absolute. */
+function parentFrom(
+  from: Dentry,
+  path: string,
+  nd: Walk,
+): MaybePromise<PathEnd | number> {
   const names = getname(path);
   if (typeof names === "number") return names;
   const last = names.pop() ?? "/";
   const slashes = last !== "/" && path.endsWith("/");
-  const walked = walk(sb.dcache.root, names, 0);
-  return andThen(walked, (parent) => {
+  const start = path.startsWith("/") ? nd.root : from;
+  return andThen(walk(start, names, 0, nd), (parent) => {
     if (typeof parent === "number") return parent;
     if (!isDir(parent.inode!)) return -ENOTDIR;
-    return { parent, last, slashes };
+    return { walk: nd, parent, last, slashes };
   });
 }
 
-/** Follows names from the `next`th on (kernel: `link_path_walk`). */
+/** Follows names, and symbolic links, from the `next`th on (kernel:
+ * `link_path_walk`). */
 function walk(
   from: Dentry,
   names: string[],
   next: number,
+  nd: Walk,
 ): MaybePromise<Dentry | number> {
   let dentry = from;
   for (let i = next; i < names.length; i++) {
-    const found = walkComponent(dentry, names[i]!);
+    const found = followed(dentry, walkComponent(dentry, names[i]!), nd);
     if (found instanceof Promise) {
       return found.then((d) =>
-        typeof d === "number" ? d : walk(d, names, i + 1)
+        typeof d === "number" ? d : walk(d, names, i + 1, nd)
       );
     }
     if (typeof found === "number") return found;
@@ -126,6 +166,56 @@ function walk(
   }
   // The wait of a lookup may have seen it go.
   return dentry.inode === null ? -ENOENT : dentry;
+}
+
+/** What a name in `parent` leads to in the end (kernel: `step_into`). */
+function followed(
+  parent: Dentry,
+  found: MaybePromise<Dentry | number>,
+  nd: Walk,
+): MaybePromise<Dentry | number> {
+  if (found instanceof Promise) {
+    return found.then((d) => followed(parent, d, nd));
+  }
+  if (typeof found === "number" || !isLink(found.inode)) return found;
+  return andThen(linkEnd(parent, found.inode!, nd), (end) => {
+    if (typeof end === "number") return end;
+    return followEnd(end);
+  });
+}
+
+/** Where a symbolic link leads but for the last name. */
+function linkEnd(
+  parent: Dentry,
+  link: Inode,
+  nd: Walk,
+): MaybePromise<PathEnd | number> {
+  if (++nd.links > MAXSYMLINKS) return -ELOOP;
+  return andThen(getLink(link), (target) => {
+    if (typeof target === "number") return target;
+    return parentFrom(parent, target, nd);
+  });
+}
+
+/** What the last name leads to in the end. */
+function followEnd(end: PathEnd): MaybePromise<Dentry | number> {
+  const found = walkComponent(end.parent, end.last);
+  return andThen(followed(end.parent, found, end.walk), (dentry) => {
+    if (typeof dentry === "number") return dentry;
+    if (dentry.inode === null) return -ENOENT;
+    return end.slashes && !isDir(dentry.inode) ? -ENOTDIR : dentry;
+  });
+}
+
+/** Target of a symbolic link, which may lose its last name meanwhile (kernel:
+ * `pick_link`). */
+function getLink(link: Inode): MaybePromise<string | number> {
+  if (link.iop.getLink === undefined) return -EINVAL;
+  ihold(link);
+  return andThen(link.iop.getLink(link), (target) => {
+    iput(link);
+    return target;
+  });
 }
 
 /** One step to something that exists (kernel: `walk_component`). */
@@ -229,28 +319,36 @@ function afterIput(
 /**
  * Finds what a path names (kernel: `kern_path`).
  *
+ * @param follow Whether a symbolic link as its last name is followed.
  * @returns The inode with a reference; -ENOENT for an empty path or a name that
  *   does not exist; -ENOTDIR if a name on the way, or one with a slash behind it, is
- *   no directory; -ENAMETOOLONG for a name above 255 bytes or a path above 4095;
- *   -EINVAL for a NUL; -EILSEQ for text that is not Unicode; -EAGAIN in a
- *   synchronous call that would have to wait for another's lock.
+ *   no directory; -ELOOP for more than 40 symbolic links on the way; -ENAMETOOLONG for
+ *   a name above 255 bytes or a path above 4095; -EINVAL for a NUL; -EILSEQ for text
+ *   that is not Unicode; -EAGAIN in a synchronous call that would have to wait for
+ *   another's lock.
  */
 export function vfsLookup(
   sb: SuperBlock,
   path: string,
+  follow = true,
 ): MaybePromise<Inode | number> {
   return andThen(pathParent(sb, path), (end) => {
     if (typeof end === "number") return end;
-    return lookupEnd(end);
+    return lookupEnd(end, follow);
   });
 }
 
-function lookupEnd(end: PathEnd): MaybePromise<Inode | number> {
-  return andThen(walkComponent(end.parent, end.last), (dentry) => {
+function lookupEnd(
+  end: PathEnd,
+  follow: boolean,
+): MaybePromise<Inode | number> {
+  const found = follow || end.slashes
+    ? followEnd(end)
+    : walkComponent(end.parent, end.last);
+  return andThen(found, (dentry) => {
     if (typeof dentry === "number") return dentry;
     const { inode } = dentry;
     if (inode === null) return -ENOENT;
-    if (end.slashes && !isDir(inode)) return -ENOTDIR;
     ihold(inode);
     return inode;
   });
@@ -273,7 +371,7 @@ export function vfsOpen(
     if (typeof end === "number") return end;
     if (!how.create || isDots(end.last)) {
       return andThen(
-        lookupEnd(end),
+        lookupEnd(end, true),
         (inode) => doOpen(inode, path, how, false),
       );
     }
@@ -289,7 +387,7 @@ function openCreate(
   how: OpenHow,
 ): MaybePromise<File | number> {
   const cached = end.parent.children?.get(end.last)?.inode;
-  if (cached && !how.exclusive) {
+  if (cached && !how.exclusive && !isLink(cached)) {
     ihold(cached);
     return doOpen(cached, path, how, false);
   }
@@ -310,7 +408,27 @@ function openCreate(
       return inode;
     });
   });
-  return andThen(found, (inode) => doOpen(inode, path, how, created));
+  return andThen(found, (inode) => {
+    if (typeof inode === "number" || !isLink(inode) || how.exclusive) {
+      return doOpen(inode, path, how, created);
+    }
+    return createThrough(end, inode, path, how);
+  });
+}
+
+/** Opens, or makes, what a symbolic link points to. Its reference is given back. */
+function createThrough(
+  { parent, walk }: PathEnd,
+  link: Inode,
+  path: string,
+  how: OpenHow,
+): MaybePromise<File | number> {
+  return andThen(linkEnd(parent, link, walk), (end) => {
+    iput(link);
+    if (typeof end === "number") return end;
+    if (isDots(end.last) || end.slashes) return -EISDIR;
+    return openCreate(end, path, how);
+  });
 }
 
 /** Opens what was found; its reference is given back (kernel: `do_open`). */
@@ -328,7 +446,7 @@ function doOpen(
   const emptied = andThen(opened, (file) => {
     if (typeof file === "number") return file;
     if (!how.truncate || created || !isReg(inode)) return file;
-    return andThen(doTruncate(inode, 0), (error) => {
+    return andThen(doTruncate(inode, 0, true), (error) => {
       if (error === 0) return file;
       fileClose(file);
       return error;
@@ -377,6 +495,57 @@ export function vfsMkdir(
         sb.dcache.instantiate(end.parent, end.last, inode);
         return 0;
       });
+    });
+  });
+}
+
+/**
+ * Makes a symbolic link (kernel: `do_symlinkat`).
+ *
+ * @param target Where it leads: any text, which nobody looks at before it is followed.
+ * @returns 0; as {@linkcode vfsLookup} of `path`, and -ENOENT for an empty target;
+ *   -ENAMETOOLONG for one above 4095 bytes; -EEXIST; -EPERM where none can be made;
+ *   -EROFS; the file system's errno.
+ */
+export function vfsSymlink(
+  sb: SuperBlock,
+  target: string,
+  path: string,
+): MaybePromise<number> {
+  const text = getname(target);
+  if (typeof text === "number") return text;
+  return andThen(pathParent(sb, path), (end) => {
+    if (typeof end === "number") return end;
+    if (isDots(end.last)) return -EEXIST;
+    return withName(end, (dir, dentry) => {
+      if (dentry.inode !== null) return -EEXIST;
+      if (end.slashes) return -ENOENT;
+      if (sb.readOnly) return -EROFS;
+      if (dir.iop.symlink === undefined) return -EPERM;
+      return andThen(dir.iop.symlink(dir, end.last, target), (inode) => {
+        if (typeof inode === "number") return inode;
+        sb.dcache.instantiate(end.parent, end.last, inode);
+        return 0;
+      });
+    });
+  });
+}
+
+/**
+ * Target of a symbolic link (kernel: `do_readlinkat`).
+ *
+ * @returns It; as {@linkcode vfsLookup}, and -EINVAL if it is no symbolic link.
+ */
+export function vfsReadlink(
+  sb: SuperBlock,
+  path: string,
+): MaybePromise<string | number> {
+  return andThen(vfsLookup(sb, path, false), (inode) => {
+    if (typeof inode === "number") return inode;
+    const target = isLink(inode) ? getLink(inode) : -EINVAL;
+    return andThen(target, (text) => {
+      iput(inode);
+      return text;
     });
   });
 }
@@ -468,7 +637,7 @@ export function vfsLink(
   oldPath: string,
   newPath: string,
 ): MaybePromise<number> {
-  return andThen(vfsLookup(sb, oldPath), (target) => {
+  return andThen(vfsLookup(sb, oldPath, false), (target) => {
     if (typeof target === "number") return target;
     return andThen(linkInode(sb, target, newPath), (error) => {
       iput(target);
@@ -508,6 +677,8 @@ function linkInode(
 /**
  * Renames, replacing what the new name names (kernel: `do_renameat2`).
  *
+ * @param flags `RENAME_NOREPLACE`: -EEXIST if the new name exists; `RENAME_EXCHANGE`:
+ *   the two names change places, -ENOENT if the new one does not exist.
  * @returns 0, also if both name the same file; as {@linkcode vfsLookup}, and -EBUSY
  *   for the root, "." and ".."; -EINVAL for a directory into its own subtree;
  *   -ENOTEMPTY if the new name is above the old; -EISDIR and -ENOTDIR if one is a
@@ -519,15 +690,19 @@ export function vfsRename(
   sb: SuperBlock,
   oldPath: string,
   newPath: string,
+  flags = 0,
 ): MaybePromise<number> {
+  const both = RENAME_NOREPLACE | RENAME_EXCHANGE;
+  if ((flags & ~both) !== 0 || flags === both) return -EINVAL;
   return andThen(pathParent(sb, oldPath), (from) => {
     if (typeof from === "number") return from;
     return andThen(pathParent(sb, newPath), (to) => {
       if (typeof to === "number") return to;
-      if (isDots(from.last) || isDots(to.last)) return -EBUSY;
+      if (isDots(from.last)) return -EBUSY;
+      if (isDots(to.last)) return flags === RENAME_NOREPLACE ? -EEXIST : -EBUSY;
       if (sb.readOnly) return -EROFS;
-      if (from.parent === to.parent) return renameLocked(sb, from, to);
-      return renameAcross(sb, from, to);
+      if (from.parent === to.parent) return renameLocked(sb, from, to, flags);
+      return renameAcross(sb, from, to, flags);
     });
   });
 }
@@ -537,12 +712,13 @@ function renameAcross(
   sb: SuperBlock,
   from: PathEnd,
   to: PathEnd,
+  flags: number,
 ): MaybePromise<number> {
   const { renameMutex } = sb;
   // A synchronous caller could not wait for whoever holds it.
   if (sb.bdev.clock.inSync && renameMutex.isLocked) return -EAGAIN;
   const taken = renameMutex.lock();
-  const renamed = andThen(taken, () => renameLocked(sb, from, to));
+  const renamed = andThen(taken, () => renameLocked(sb, from, to, flags));
   return andThen(renamed, (error) => {
     renameMutex.unlock();
     return error;
@@ -554,6 +730,7 @@ function renameLocked(
   sb: SuperBlock,
   from: PathEnd,
   to: PathEnd,
+  flags: number,
 ): MaybePromise<number> {
   const oldDir = from.parent.inode;
   const newDir = to.parent.inode;
@@ -568,12 +745,15 @@ function renameLocked(
       if (source.inode === null) return -ENOENT;
       return andThen(lookupLocked(to.parent, newDir, to.last), (target) => {
         if (typeof target === "number") return target;
-        const refused = mayRename(source, target, from, to);
+        const refused = mayRename(source, target, from, to, flags);
         if (refused !== 0) return refused;
         if (source.inode === target.inode) return 0;
-        return andThen(renameInode(source, target.inode, from, to), (error) => {
-          if (error === 0) gone = sb.dcache.move(source, to.parent, to.last);
-          return error;
+        const done = renameInode(source, target.inode, from, to, flags);
+        return andThen(done, (error) => {
+          if (error !== 0) return error;
+          if (flags === RENAME_EXCHANGE) sb.dcache.exchange(source, target);
+          else gone = sb.dcache.move(source, to.parent, to.last);
+          return 0;
         });
       });
     });
@@ -587,21 +767,41 @@ function mayRename(
   target: Dentry,
   from: PathEnd,
   to: PathEnd,
+  flags: number,
 ): number {
   const inode = source.inode!;
   const directory = isDir(inode);
-  if (!directory && (from.slashes || to.slashes)) return -ENOTDIR;
+  const other = target.inode;
+  const exchange = flags === RENAME_EXCHANGE;
+  if (flags === RENAME_NOREPLACE && other !== null) return -EEXIST;
+  if (exchange) {
+    if (other === null) return -ENOENT;
+    if (!isDir(other) && to.slashes) return -ENOTDIR;
+  }
+  if (!directory && (from.slashes || (!exchange && to.slashes))) {
+    return -ENOTDIR;
+  }
   if (dAncestor(from.parent, to.parent) === source) return -EINVAL;
-  if (dAncestor(to.parent, from.parent) === target) return -ENOTEMPTY;
-  if (target.inode === inode) return 0;
+  if (dAncestor(to.parent, from.parent) === target) {
+    return exchange ? -EINVAL : -ENOTEMPTY;
+  }
+  if (other === inode) return 0;
   const kept = mayDelete(inode, directory);
   if (kept !== 0) return kept;
-  const victim = target.inode === null ? 0 : mayDelete(target.inode, directory);
-  if (victim !== 0) return victim;
-  const { iop, nlink, sb } = to.parent.inode!;
-  if (iop.rename === undefined) return -EPERM;
-  const moves = directory && target.inode === null && from.parent !== to.parent;
-  return moves && nlink >= sb.maxLinks ? -EMLINK : 0;
+  if (other !== null) {
+    const victim = mayDelete(other, exchange ? isDir(other) : directory);
+    if (victim !== 0) return victim;
+  }
+  const oldDir = from.parent.inode!;
+  const newDir = to.parent.inode!;
+  if (newDir.iop.rename === undefined) return -EPERM;
+  if (oldDir === newDir) return 0;
+  // Directories that come from elsewhere bring a ".." with them.
+  const { maxLinks } = oldDir.sb;
+  const intoNew = directory && (exchange ? !isDir(other!) : other === null);
+  if (intoNew && newDir.nlink >= maxLinks) return -EMLINK;
+  const intoOld = exchange && isDir(other!) && !directory;
+  return intoOld && oldDir.nlink >= maxLinks ? -EMLINK : 0;
 }
 
 /** Kernel: the locked part of `vfs_rename`. */
@@ -610,6 +810,7 @@ function renameInode(
   victim: Inode | null,
   from: PathEnd,
   to: PathEnd,
+  flags: number,
 ): MaybePromise<number> {
   const inode = source.inode!;
   const oldDir = from.parent.inode!;
@@ -622,8 +823,16 @@ function renameInode(
   locks.sort((a, b) => a.ino - b.ino);
   const { iop } = oldDir;
   return withLocks(locks, () => {
-    const done = iop.rename!(oldDir, from.last, inode, newDir, to.last, victim);
-    if (victim === null) return done;
+    const done = iop.rename!(
+      oldDir,
+      from.last,
+      inode,
+      newDir,
+      to.last,
+      victim,
+      flags,
+    );
+    if (victim === null || flags === RENAME_EXCHANGE) return done;
     return andThen(done, (error) => markDead(victim, error));
   });
 }

@@ -34,6 +34,7 @@ import {
   S_SWAPFILE,
 } from "./fs.ts";
 import {
+  currentTime,
   ihold,
   inodeLock,
   inodeUnlock,
@@ -89,25 +90,35 @@ export function fileClose(file: File): MaybePromise<void> {
  * Sets the size of a regular file (kernel: `do_truncate`, `inode_newsize_ok`).
  *
  * @param size Bytes.
+ * @param touch Its times become now even if it has that size (kernel: `time_attrs`).
  * @returns 0; -EINVAL for a negative size; -EFBIG beyond the largest file; -ETXTBSY
  *   for a swap file; -EAGAIN in a synchronous call where another holds the lock.
  */
-export function doTruncate(inode: Inode, size: number): MaybePromise<number> {
+export function doTruncate(
+  inode: Inode,
+  size: number,
+  touch: boolean,
+): MaybePromise<number> {
   if (size < 0) return -EINVAL;
   return andThen(inodeLock(inode, true), (error) => {
     if (error < 0) return error;
-    return andThen(setSize(inode, size), (result) => {
+    return andThen(setSize(inode, size, touch), (result) => {
       inodeUnlock(inode, true);
       return result;
     });
   });
 }
 
-function setSize(inode: Inode, size: number): MaybePromise<number> {
+function setSize(
+  inode: Inode,
+  size: number,
+  touch: boolean,
+): MaybePromise<number> {
   if (size > inode.size) {
     if (size > inode.sb.maxBytes) return -EFBIG;
   } else if ((inode.flags & S_SWAPFILE) !== 0) return -ETXTBSY;
-  return inode.iop.setattr(inode, { size });
+  const attr = touch ? { size, mtime: currentTime(inode.sb) } : { size };
+  return inode.iop.setattr(inode, attr);
 }
 
 /** Truncates by name (kernel: `vfs_truncate`): -EISDIR for a directory, -EINVAL for
@@ -117,7 +128,7 @@ export function vfsTruncate(inode: Inode, size: number): MaybePromise<number> {
   if (isDir(inode)) return -EISDIR;
   if (!isReg(inode)) return -EINVAL;
   if (inode.sb.readOnly) return -EROFS;
-  return doTruncate(inode, size);
+  return doTruncate(inode, size, false);
 }
 
 /** Truncates an open file (kernel: `do_ftruncate`): -EINVAL if it is not a regular
@@ -125,7 +136,7 @@ export function vfsTruncate(inode: Inode, size: number): MaybePromise<number> {
 export function vfsFtruncate(file: File, size: number): MaybePromise<number> {
   if (size < 0) return -EINVAL;
   if (!isReg(file.inode) || (file.mode & FMODE_WRITE) === 0) return -EINVAL;
-  return doTruncate(file.inode, size);
+  return doTruncate(file.inode, size, true);
 }
 
 /**

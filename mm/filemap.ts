@@ -518,6 +518,34 @@ export function filemapReadFolio(
   return andThenWith(andThenWith(started, waitForRead, folio), readDone, ra);
 }
 
+/**
+ * A folio with its contents, read if it has to be (kernel: `read_mapping_folio`). The
+ * caller holds the invalidate lock, or sees to it otherwise that the file keeps its end.
+ *
+ * @param index Page in the file.
+ * @returns The folio with a reference, unlocked; -EIO if it cannot be read, -ENOMEM, or
+ *   the errno of reading it.
+ */
+export function readMappingFolio(
+  mapping: AddressSpace,
+  ra: FileRaState,
+  index: number,
+): MaybePromise<Folio | number> {
+  const fgp = FGP_LOCK | FGP_CREAT;
+  return andThen(filemapGetFolio(mapping, index, fgp, PAGE_SIZE), (folio) => {
+    if (typeof folio === "number") return folio;
+    if (folio.uptodate) {
+      folioUnlock(folio);
+      return folio;
+    }
+    return andThen(filemapReadFolio(mapping, ra, folio), (error) => {
+      if (error === 0) return folio;
+      folioPut(folio);
+      return error;
+    });
+  });
+}
+
 function waitForRead(error: number, folio: Folio): MaybePromise<number> {
   if (error < 0) return error;
   return andThenWith(folioWaitLocked(folio), uptodateOrEio, folio);

@@ -58,7 +58,9 @@ const OPTIONS: LockdepOptions = {
     "folio lock": (held, wanted) =>
       held instanceof Folio && wanted instanceof Folio &&
       (held.mapping !== wanted.mapping || held.index < wanted.index),
-    // Ascending inode number, which the caller sees to.
+    // Of two files in ascending inode number, which the caller sees to.
+    "i_rwsem": () => true,
+    "invalidate_lock": () => true,
     "ILOCK": () => true,
   },
 };

@@ -43,6 +43,7 @@ import {
   type Mount,
   mount,
   type NvmeDevice,
+  type RangeOptions,
   SEEK_DATA,
   SEEK_HOLE,
   swapHeader,
@@ -74,6 +75,8 @@ interface Header {
 interface Op {
   op: string;
   fd: string;
+  src: string;
+  src_off: number;
   map: string;
   path: string;
   to: string;
@@ -220,8 +223,10 @@ class Replay {
     this.#device = createNvme(this.#clock, {
       size: header.size ?? 512 * 2 ** 20,
       preset: overrides.device ?? "null",
+      atomics: { awupf: 0 },
     });
-    // The kernel's answers come from loop devices, which read ahead this far.
+    // The kernel's answers come from loop devices, which keep nothing larger than a
+    // sector whole, and read ahead this far.
     this.#device.bdi.raPages = 640;
     this.#device.bdi.ioPages = 320;
   }
@@ -232,7 +237,11 @@ class Replay {
     walks: Walks | null,
   ): Promise<Replay> {
     const replay = new Replay(header, overrides, walks);
-    await mkfsXfs(replay.#device, { blockSize: header.blocksize ?? 4096 });
+    await mkfsXfs(replay.#device, {
+      blockSize: header.blocksize ?? 4096,
+      // As a loop device has it.
+      sectorSize: 512,
+    });
     await replay.#mount();
     return replay;
   }
@@ -261,6 +270,9 @@ class Replay {
     if (op.fd !== undefined && op.op !== "open" && !this.#files.has(op.fd)) {
       return { ret: "EBADF" };
     }
+    if (op.src !== undefined && !this.#files.has(op.src)) {
+      return { ret: "EBADF" };
+    }
     if (op.map !== undefined && op.op !== "mmap" && !this.#maps.has(op.map)) {
       return { ret: "EBADF" };
     }
@@ -274,6 +286,12 @@ class Replay {
 
   #file(op: Op): FsFile {
     return this.#files.get(op.fd)!;
+  }
+
+  /** The range of `op.src` that an operation shares or copies. */
+  #range(op: Op): [FsFile, RangeOptions] {
+    const { src_off: srcOffset = 0, off: offset = 0, len: length } = op;
+    return [this.#files.get(op.src)!, { srcOffset, offset, length }];
   }
 
   /** Makes a swap file of a file that is large enough for one, as mkswap(8). */
@@ -368,6 +386,7 @@ class Replay {
         atomic_min: info.atomicWriteUnitMin,
         atomic_max: info.atomicWriteUnitMax,
         atomic_segs: info.atomicWriteSegmentsMax,
+        atomic_max_opt: info.atomicWriteUnitMaxOpt,
       };
     },
     fiemap: async (op) => {
@@ -379,6 +398,20 @@ class Replay {
       });
       return { extents: joinExtents(rows) };
     },
+    clone: (op) => this.#file(op).cloneRange(...this.#range(op)),
+    dedupe: async (op) => {
+      try {
+        return { ret: await this.#file(op).dedupeRange(...this.#range(op)) };
+      } catch (e) {
+        if (e instanceof FsError && e.code === "EBADE") {
+          return { ret: "DIFFERS" };
+        }
+        throw e;
+      }
+    },
+    copy: async (op) => ({
+      ret: await this.#file(op).copyRange(...this.#range(op)),
+    }),
     mmap: async (op) => {
       const map = await this.#file(op).mmap({
         offset: op.off ?? 0,

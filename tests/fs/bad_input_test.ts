@@ -310,8 +310,60 @@ Deno.test("mkfsXfs() refuses what it cannot make, and writes nothing", async () 
   using device = createNvme(clock, { size: 32 * MiB });
   const make = (options: unknown) => mkfsXfs(device, options as never);
   const rows: Record<string, Bad[]> = {
-    blockSize: [...NO_COUNT, [256, "EINVAL", "256"], [8192, "EINVAL", "8192"]],
+    blockSize: [
+      ...NO_COUNT,
+      [512, "EINVAL", "512"],
+      [5000, "EINVAL", "5000"],
+      [131072, "EINVAL", "131072"],
+    ],
+    sectorSize: [
+      ...NO_COUNT,
+      [256, "EINVAL", "256"],
+      [8192, "EINVAL", "8192 is not a power of two from 512 to 4096"],
+    ],
+    inodeSize: [
+      ...NO_COUNT,
+      [256, "EINVAL", "256"],
+      [4096, "EINVAL", "4096 is not a power of two from 512 to 2048"],
+    ],
+    dirBlockSize: [
+      ...NO_COUNT,
+      [2048, "EINVAL", "2048 is not a power of two from 4096 to 65536"],
+    ],
     agCount: [...NO_COUNT, [3, "EINVAL", "3 is not a number from 1 to 2"]],
+    agSize: [
+      ...NO_COUNT,
+      [4097, "EINVAL", "4097 is no multiple of 4096"],
+      [8 * MiB, "EINVAL", `${8 * MiB}, below ${16 * MiB}`],
+    ],
+    logSize: [
+      ...NO_COUNT,
+      [4097, "EINVAL", "4097 is no multiple of 4096"],
+      [MiB, "EINVAL", `${MiB} is below`],
+      [32 * MiB, "EINVAL", `${32 * MiB} is above`],
+    ],
+    imaxPct: [
+      ...NO_NUMBER,
+      [-1, "EINVAL", "-1"],
+      [101, "EINVAL", "101 is not a number from 0 to 100"],
+    ],
+    stripeUnit: [...NO_COUNT, [4096, "EINVAL", "stripeWidth go together"]],
+    stripeWidth: [...NO_COUNT, [4096, "EINVAL", "stripeWidth go together"]],
+    logStripeUnit: [...NO_COUNT, [512, "EINVAL", "512 is no multiple of 4096"]],
+    finobt: NO_FLAG,
+    sparseInodes: NO_FLAG,
+    reflink: NO_FLAG,
+    rmapbt: NO_FLAG,
+    bigtime: NO_FLAG,
+    inobtcount: NO_FLAG,
+    nrext64: NO_FLAG,
+    uuid: [
+      ...NO_STRING.slice(1),
+      ["", "EINVAL", '""'],
+      ["0123456789abcdef", "EINVAL", "neither 16 bytes nor 32 digits"],
+      [new Uint8Array(15), "EINVAL", "neither 16 bytes nor 32 digits"],
+    ],
+    seed: NO_NUMBER,
     label: [
       ...NO_STRING.slice(1),
       [NaN, "EINVAL", "NaN"],
@@ -343,10 +395,24 @@ Deno.test("mkfsXfs() refuses what it cannot make, and writes nothing", async () 
   }
   using coarse = createNvme(clock, { size: 32 * MiB, logicalBlockSize: 4096 });
   await refused(
-    () => mkfsXfs(coarse, { blockSize: 512 }),
+    () => mkfsXfs(coarse, { blockSize: 1024 }),
     "EINVAL",
-    "blockSize 512 is below the device's logical block size 4096",
+    "blockSize 1024 is below the device's logical block size 4096",
   );
+  await refused(
+    () => mkfsXfs(coarse, { sectorSize: 512 }),
+    "EINVAL",
+    "sectorSize 512 is not a power of two from 4096",
+  );
+  const together = [
+    [{ blockSize: 1024, inodeSize: 1024 }, "1024 is above half a block"],
+    [{ agCount: 1, agSize: 16 * MiB }, "exclude each other"],
+    [{ finobt: false, inobtcount: true }, "inobtcount takes finobt"],
+    [{ stripeUnit: 8192, stripeWidth: 4096 }, "no multiple of stripeUnit 8192"],
+  ] as const;
+  for (const [options, text] of together) {
+    await refused(() => make(options), "EINVAL", text);
+  }
   assertEquals([device.stats.write.ios, coarse.stats.write.ios], [0, 0]);
   await make({});
 });
@@ -427,16 +493,16 @@ Deno.test("mount() refuses what it cannot use, and writes nothing", async () => 
   }
 });
 
-Deno.test("mount() refuses a device that is too small for a super block, or blocks that are", async () => {
+Deno.test("mount() refuses a device that is too small for a super block, or sectors that are", async () => {
   const clock = new VirtualClock();
   using tiny = createNvme(clock, { size: 4096 });
   await refused(() => mount(tiny, xfs), "EINVAL", "magic 0x00000000");
-  // Written in blocks of 512, found on a device of 4096.
+  // Written in sectors of 512, found on a device of 4096.
   const media = new MemoryMedia(32 * MiB);
   using fine = createNvme(clock, { media });
-  await mkfsXfs(fine, { blockSize: 512 });
+  await mkfsXfs(fine, { sectorSize: 512 });
   using coarse = createNvme(clock, { media, logicalBlockSize: 4096 });
-  await refused(() => mount(coarse, xfs), "EINVAL", "blocks of 512", "4096");
+  await refused(() => mount(coarse, xfs), "ENOSYS", "sectors of 512", "4096");
   assertEquals(coarse.stats.write.ios, 0);
 });
 

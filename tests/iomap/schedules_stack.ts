@@ -9,6 +9,7 @@ import { type Bio, bioEndIo } from "../../block/bio.ts";
 import { blkValidateLimits } from "../../block/blk-settings.ts";
 import {
   BLK_STS_IOERR,
+  REQ_META,
   REQ_OP_READ,
   REQ_OP_WRITE,
   reqOp,
@@ -140,6 +141,8 @@ export class ChanceDisk extends BlockDevice {
   }
 
   #fails(bio: Bio): boolean {
+    // Metadata that cannot be read shuts a file system down: another story.
+    if ((bio.opf & REQ_META) !== 0) return false;
     const op = reqOp(bio.opf);
     const one = op === REQ_OP_WRITE
       ? this.failWrites

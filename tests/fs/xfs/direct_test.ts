@@ -36,11 +36,12 @@ import {
 import { vfsOpen } from "../../../fs/namei.ts";
 import { fileClose, vfsFallocate } from "../../../fs/open.ts";
 import { vfsRead, vfsWrite } from "../../../fs/read-write.ts";
+import { vfsCloneFileRange } from "../../../fs/remap-range.ts";
 import { vfsGetattr } from "../../../fs/stat.ts";
 import { vfsMount, vfsUnmount } from "../../../fs/super.ts";
 import { vfsFsync } from "../../../fs/sync.ts";
-import { XFS_DIFLAG2_REFLINK, type XfsInode } from "../../../fs/xfs/inode.ts";
-import { xfsDirectWriteIomapOps } from "../../../fs/xfs/iomap.ts";
+import type { XfsInode } from "../../../fs/xfs5/inode.ts";
+import { xfsDirectWriteIomapOps } from "../../../fs/xfs5/iomap.ts";
 import {
   Iomap,
   IOMAP_ATOMIC,
@@ -63,6 +64,7 @@ import {
 } from "../../../lib/errno.ts";
 import { IovIter } from "../../../lib/iov-iter.ts";
 import { Mm } from "../../../mm/mm.ts";
+import { assertCleanImage } from "../xfs5/clean.ts";
 
 const KiB = 2 ** 10;
 const MiB = 2 ** 20;
@@ -70,6 +72,7 @@ const MiB = 2 ** 20;
 interface Setup {
   device?: Partial<NvmeOptions>;
   blockSize?: number;
+  reflink?: boolean;
   options?: string;
 }
 
@@ -82,8 +85,12 @@ interface Stack {
   direct: File;
 }
 
-async function openFile(sb: SuperBlock, iocbFlags: number): Promise<File> {
-  const file = await vfsOpen(sb, "/f", {
+async function openFile(
+  sb: SuperBlock,
+  iocbFlags: number,
+  path = "/f",
+): Promise<File> {
+  const file = await vfsOpen(sb, path, {
     mode: FMODE_READ | FMODE_WRITE,
     iocbFlags,
     create: true,
@@ -97,14 +104,14 @@ async function openFile(sb: SuperBlock, iocbFlags: number): Promise<File> {
 
 async function onXfs(
   work: (stack: Stack) => Promise<void>,
-  { device = {}, blockSize = 4096, options = "" }: Setup = {},
+  { device = {}, blockSize = 4096, reflink = true, options = "" }: Setup = {},
 ): Promise<void> {
   const nvme = createNvme(new VirtualClock(), {
     size: 64 * MiB,
     preset: "optane",
     ...device,
   });
-  await mkfsXfs(nvme, { blockSize });
+  await mkfsXfs(nvme, { blockSize, reflink });
   const sb = await vfsMount(xfs, nvme, new Mm(nvme.clock), options);
   assert(sb instanceof SuperBlock);
   const file = await openFile(sb, 0);
@@ -119,6 +126,7 @@ async function onXfs(
   fileClose(file);
   fileClose(direct);
   assertEquals(await vfsUnmount(sb), 0);
+  assertCleanImage(nvme);
   nvme.close();
 }
 
@@ -160,25 +168,33 @@ function trace(): IomapTraceEvent[] {
   return events;
 }
 
+/** Another file gets the same blocks. */
+async function clone(sb: SuperBlock, fileIn: File): Promise<void> {
+  const fileOut = await openFile(sb, 0, "/clone");
+  const range = { fileIn, posIn: 0, fileOut, posOut: 0, len: 0 };
+  assertEquals(await vfsCloneFileRange(range), 0);
+  fileClose(fileOut);
+}
+
 Deno.test("iomap corner case 151: bmap of a file that may share blocks is 0", async () => {
-  await onXfs(async ({ ip, file }) => {
+  await onXfs(async ({ sb, ip, file }) => {
     await write(file, 0, bytes(8192, 1));
     const first = await ioctlFibmap(file, 0);
     assert(first > 0);
     assertEquals(await ioctlFibmap(file, 1), first + 1);
-    ip.diflags2 |= XFS_DIFLAG2_REFLINK;
+    await clone(sb, file);
     assertEquals(await ioctlFibmap(file, 0), 0);
     assertEquals(vfsGetattr(ip).dioOffsetAlign, 4096);
   });
 });
 
 Deno.test("iomap corner case 157: a direct write of part of a block that may be shared goes through the cache", async () => {
-  await onXfs(async ({ nvme, ip, file, direct }) => {
+  await onXfs(async ({ nvme, sb, ip, file, direct }) => {
     await write(file, 0, bytes(16384, 1));
     await vfsFsync(file, false);
     assertEquals(await write(direct, 512, bytes(512, 2)), 512);
     assertEquals(ip.mapping.nrDirty, 0);
-    ip.diflags2 |= XFS_DIFLAG2_REFLINK;
+    await clone(sb, file);
     const { ios } = nvme.stats.write;
     assertEquals(await write(direct, 4096, bytes(512, 3)), 512);
     // Nothing flushes it afterwards.
@@ -322,7 +338,7 @@ Deno.test("iomap corner case 172: a buffered write without space frees what it c
     for (let pos = 0; pos < 4 * MiB; pos += 64 * KiB) {
       await write(file, pos, bytes(64 * KiB, 1));
     }
-    assert(ip.delayedBlocks * 4096 > 4 * MiB);
+    assert(ip.delayedBlks * 4096 > 4 * MiB);
     const full = await fill(sb);
     const events = trace();
     // All that was promised in vain has been given to the other file by now.
@@ -399,29 +415,40 @@ function watchWrites(): string[] {
   return seen;
 }
 
-Deno.test("RWF_ATOMIC on XFS writes one block by one command of the device", async () => {
-  await onXfs(async ({ ip, direct }) => {
-    const { atomicWriteUnitMin, atomicWriteUnitMax, atomicWriteSegmentsMax } =
-      vfsGetattr(ip);
-    assertEquals([atomicWriteUnitMin, atomicWriteUnitMax], [4096, 4096]);
-    assertEquals(atomicWriteSegmentsMax, 1);
-    const seen = watchWrites();
-    const events = trace();
-    // Into a hole, over it, and durable.
-    for (const rwf of [0, 0, IOCB_DSYNC]) {
-      const n = await write(direct, 8192, bytes(4096, 7), rwf | IOCB_ATOMIC);
-      assertEquals(n, 4096);
-    }
-    assertEquals(seen.slice(0, 2), ["WSU 8", "WSU 8"]);
-    const maps = events.flatMap((event) =>
-      event.name === "iomap_iter_dstmap" ? [event] : []
-    );
-    const atomic = maps.filter((m) => (m.flags & IOMAP_F_ATOMIC_BIO) !== 0);
-    assertEquals(atomic.map((m) => m.flags & IOMAP_F_NEW), [IOMAP_F_NEW, 0, 0]);
-    assertEquals(await read(direct, 8192, 4096), bytes(4096, 7));
-    assertEquals(ip.size, 12288);
-  });
-});
+// More than a block can be written out of place only.
+Deno.test.each([
+  [{ reflink: false }, 4096],
+  [{ reflink: true }, MiB],
+] as [Setup, number][])(
+  "RWF_ATOMIC on XFS writes one block by one command of the device, with $0",
+  async (setup, max) => {
+    await onXfs(async ({ ip, direct }) => {
+      const { atomicWriteUnitMin, atomicWriteUnitMax, atomicWriteSegmentsMax } =
+        vfsGetattr(ip);
+      assertEquals([atomicWriteUnitMin, atomicWriteUnitMax], [4096, max]);
+      assertEquals(atomicWriteSegmentsMax, 1);
+      const seen = watchWrites();
+      const events = trace();
+      // Into a hole, over it, and durable.
+      for (const rwf of [0, 0, IOCB_DSYNC]) {
+        const n = await write(direct, 8192, bytes(4096, 7), rwf | IOCB_ATOMIC);
+        assertEquals(n, 4096);
+      }
+      assertEquals(seen.slice(0, 2), ["WSU 8", "WSU 8"]);
+      const maps = events.flatMap((event) =>
+        event.name === "iomap_iter_dstmap" ? [event] : []
+      );
+      const atomic = maps.filter((m) => (m.flags & IOMAP_F_ATOMIC_BIO) !== 0);
+      assertEquals(atomic.map((m) => m.flags & IOMAP_F_NEW), [
+        IOMAP_F_NEW,
+        0,
+        0,
+      ]);
+      assertEquals(await read(direct, 8192, 4096), bytes(4096, 7));
+      assertEquals(ip.size, 12288);
+    }, setup);
+  },
+);
 
 Deno.test("RWF_ATOMIC on XFS is refused in the kernel's order", async () => {
   await onXfs(async ({ file, direct }) => {
@@ -441,23 +468,44 @@ Deno.test("RWF_ATOMIC on XFS is refused in the kernel's order", async () => {
     const iocb = new Kiocb(direct, 0, IOCB_DIRECT);
     const to = new IovIter(bytes(4096, 0));
     assertEquals(await vfsRead(iocb, to, IOCB_ATOMIC), -EOPNOTSUPP);
+  }, { reflink: false });
+});
+
+Deno.test("RWF_ATOMIC on XFS with reflink takes up to 1 MiB, of its own alignment", async () => {
+  await onXfs(async ({ file, direct }) => {
+    await write(direct, 0, bytes(65536, 1));
+    const ask = (f: File, pos: number, len: number) =>
+      write(f, pos, bytes(len, 2), IOCB_ATOMIC);
+    for (const f of [file, direct]) {
+      for (const len of [2048, 12288, 2 * MiB]) {
+        assertEquals(await ask(f, 0, len), -EINVAL);
+      }
+      assertEquals(await ask(f, 4096, 8192), -EINVAL);
+    }
+    assertEquals(await ask(file, 0, 8192), -EOPNOTSUPP);
+    assertEquals(await ask(direct, 8192, 8192), 8192);
+    const found = await read(direct, 0, 65536);
+    assertEquals([found[8191], found[8192], found[16384]], [1, 2, 1]);
+    assertEquals(await ask(direct, 0, MiB), MiB);
+    assertEquals(await read(direct, 0, MiB), bytes(MiB, 2));
   });
 });
 
 Deno.test("RWF_ATOMIC is not supported where the device does not keep a block whole", async () => {
   const device = { atomics: { awupf: 0 } };
+  const reflink = false;
   await onXfs(async ({ ip, direct }) => {
     assertEquals(vfsGetattr(ip).atomicWriteUnitMax, 0);
     assertEquals(vfsGetattr(ip).atomicWriteSegmentsMax, 0);
     const data = bytes(4096, 1);
     assertEquals(await write(direct, 0, data, IOCB_ATOMIC), -EOPNOTSUPP);
-  }, { device });
+  }, { device, reflink });
   // Half a block is enough where that is the block.
   await onXfs(async ({ ip, direct }) => {
     assertEquals(vfsGetattr(ip).atomicWriteUnitMax, 1024);
     const data = bytes(1024, 1);
     assertEquals(await write(direct, 1024, data, IOCB_ATOMIC), 1024);
-  }, { device: { atomics: { nawupf: 3 } }, blockSize: 1024 });
+  }, { device: { atomics: { nawupf: 3 } }, reflink, blockSize: 1024 });
 });
 
 Deno.test("RWF_ATOMIC with NOWAIT, and over promised space", async () => {
@@ -470,7 +518,7 @@ Deno.test("RWF_ATOMIC with NOWAIT, and over promised space", async () => {
     assertEquals(await write(direct, 0, data, IOCB_ATOMIC), 4096);
     const found = await read(file, 0, 8192);
     assertEquals([found[0], found[4096]], [2, 1]);
-    assertEquals(ip.delayedBlocks, 0);
+    assertEquals(ip.delayedBlks, 0);
   });
 });
 

@@ -5,7 +5,7 @@
  */
 
 import { type Bio, bioEndWith } from "../../../block/bio.ts";
-import { BLK_STS_IOERR } from "../../../block/blk-types.ts";
+import { BLK_STS_IOERR, opIsWrite } from "../../../block/blk-types.ts";
 import { PassDevice } from "./pass_device.ts";
 
 /** When the failure of a request becomes known, ns after its submission. */
@@ -19,11 +19,14 @@ export class FailingDevice extends PassDevice {
   fails: (nth: number) => boolean = () => false;
   /** Whether they fail in submission, and not some time later. */
   atOnce = false;
+  /** Whether the last one that failed was a read. */
+  failedRead = false;
 
   override submit(bio: Bio): void {
     const { clock } = this;
-    if (!this.fails(++this.requests)) super.submit(bio);
-    else if (this.atOnce) fail(bio);
+    if (!this.fails(++this.requests)) return super.submit(bio);
+    this.failedRead = !opIsWrite(bio.opf);
+    if (this.atOnce) fail(bio);
     else clock.at(clock.now() + FAILS_AFTER, fail, bio);
   }
 }

@@ -108,7 +108,7 @@ Deno.test("blocks of freed inodes are not written by others while a sync still w
     preset: "optane",
   });
   const device = new OverlapDevice(nvme);
-  await mkfsXfs(device);
+  await mkfsXfs(nvme);
   const fs = await mount(device, xfs);
   // The root and 63 files share the first inodes; the rest are freed with their blocks.
   const names = Array.from({ length: 255 }, (_, i) => `/f${i}`);

@@ -18,12 +18,19 @@ import {
   VirtualClock,
   xfs,
 } from "../../../mod.ts";
-import { clearBusy } from "../../../fs/xfs/alloc.ts";
-import type { XfsInode } from "../../../fs/xfs/inode.ts";
-import type { XfsMount } from "../../../fs/xfs/mount.ts";
+import type { XfsInode } from "../../../fs/xfs5/inode.ts";
+import {
+  BmbtIrec,
+  IextCursor,
+  type Ifork,
+  isnullstartblock,
+  startblockval,
+} from "../../../fs/xfs5/libxfs/iext.ts";
+import type { XfsMount } from "../../../fs/xfs5/mount.ts";
 import { setWarningHandler } from "../../../lib/bug.ts";
 import { Prng } from "../../../lib/prng.ts";
 import { filemapRangeNeedsWriteback } from "../../../mm/filemap.ts";
+import { assertCleanImage } from "../xfs5/clean.ts";
 
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
@@ -247,22 +254,51 @@ export async function checkWhole(
   }
 }
 
+/** Blocks that a fork has been promised: for its extents, and for the tree that they
+ * may need. */
+function promisedTo(fork: Ifork | null): { blocks: number; indlen: number } {
+  const sum = { blocks: 0, indlen: 0 };
+  if (fork === null) return sum;
+  const cur = new IextCursor();
+  const got = new BmbtIrec();
+  for (let more = fork.first(cur, got); more; more = fork.next(cur, got)) {
+    if (!isnullstartblock(got.startblock)) continue;
+    sum.blocks += got.count;
+    sum.indlen += startblockval(got.startblock);
+  }
+  return sum;
+}
+
 /** Nothing is going on: no lock is held, no space is lost, nothing is counted twice. */
 export function checkIdle(sb: SuperBlock): void {
   const mp = sb as XfsMount;
-  let delayed = 0;
+  let promised = 0;
   for (const inode of sb.inodes.values()) {
-    const { ino, rwsem, mapping, dioCount } = inode;
+    const { ino, rwsem, mapping, dioCount, ilock, delayedBlks, df, cow } =
+      inode as XfsInode;
     assert(!rwsem.isLocked, `inode ${ino}: rwsem is held`);
+    assert(!ilock.isLocked, `inode ${ino}: ILOCK is held`);
     assert(!mapping.invalidateLock.isLocked, `inode ${ino}: invalidateLock`);
     assertEquals(dioCount, 0, `inode ${ino}: dioCount`);
-    delayed += (inode as XfsInode).delayedBlocks;
+    const data = promisedTo(df);
+    const copies = promisedTo(cow);
+    assertEquals(delayedBlks, data.blocks + copies.blocks, `inode ${ino}`);
+    promised += delayedBlks + data.indlen + copies.indlen;
   }
-  // Where a flush has failed, what was freed before still waits for the next one.
-  clearBusy(mp);
   let free = 0;
-  for (const ag of mp.ags) free += ag.freeBlocks;
-  assertEquals(mp.fdblocks + mp.poolBlocks + delayed, free, "free blocks");
+  let kept = 0;
+  let icount = 0;
+  let ifree = 0;
+  for (const pag of mp.perags) {
+    free += pag.pagfFreeblks + pag.pagfFlcount + pag.pagfBtreeblks;
+    kept += pag.metaResv.reserved + pag.rmapbtResv.origReserved;
+    icount += pag.pagiCount;
+    ifree += pag.pagiFreecount;
+  }
+  const { fdblocks, resblksAvail } = mp;
+  assertEquals(fdblocks + resblksAvail + kept + promised, free, "free blocks");
+  assertEquals(mp.sb.fdblocks, free);
+  assertEquals([mp.sb.icount, mp.sb.ifree], [icount, ifree]);
 }
 
 /** A sync has ended: the range of the file is on the device, and its size says so. */
@@ -287,9 +323,10 @@ export function checkNoFolios({ mm }: SuperBlock): void {
   assertEquals(mm.bdis.size, 0, "devices after unmount");
 }
 
-/** Unmounts, and checks that nothing stays behind. */
+/** Unmounts, and checks that nothing stays behind, and that the image is in order. */
 export async function unmounted(fs: Mount): Promise<void> {
   await fs.unmount();
   checkIdle(fs.superBlock);
   checkNoFolios(fs.superBlock);
+  assertCleanImage(fs.superBlock.bdev);
 }

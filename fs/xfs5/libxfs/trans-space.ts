@@ -1,0 +1,71 @@
+/**
+ * How many blocks each kind of change may need at most: what a transaction has promised
+ * to it before it begins.
+ *
+ * Kernel counterpart: fs/xfs/libxfs/xfs_trans_space.h.
+ *
+ * @module
+ */
+
+import type { XfsMount } from "../mount.ts";
+import { xfsDaenterSpaceRes, xfsDaremoveSpaceRes } from "./da-btree.ts";
+import { XFS_ATTR_FORK, XFS_DATA_FORK } from "./format.ts";
+
+/** A new name in a directory (kernel: `XFS_DIRENTER_SPACE_RES`). */
+export function xfsDirenterSpaceRes(mp: XfsMount): number {
+  return xfsDaenterSpaceRes(mp, XFS_DATA_FORK);
+}
+
+/** A name is removed (kernel: `XFS_DIRREMOVE_SPACE_RES`). */
+export function xfsDirremoveSpaceRes(mp: XfsMount): number {
+  return xfsDaremoveSpaceRes(mp, XFS_DATA_FORK);
+}
+
+/** Inodes are allocated (kernel: `XFS_IALLOC_SPACE_RES`). */
+export function xfsIallocSpaceRes(mp: XfsMount): number {
+  const trees = mp.sb.hasFinobt ? 2 : 1;
+  return mp.sb.ialloBlks + trees * mp.maxlevels.inobt;
+}
+
+/** An inode is freed (kernel: `XFS_IFREE_SPACE_RES`). */
+export function xfsIfreeSpaceRes(mp: XfsMount): number {
+  return mp.sb.hasFinobt ? mp.maxlevels.inobt : 0;
+}
+
+/** A file or directory is made (kernel: `XFS_CREATE_SPACE_RES`). */
+export function xfsCreateSpaceRes(mp: XfsMount): number {
+  return xfsIallocSpaceRes(mp) + xfsDirenterSpaceRes(mp);
+}
+
+/** A symbolic link is made.
+ * @param b Blocks of its target (kernel: `XFS_SYMLINK_SPACE_RES`). */
+export function xfsSymlinkSpaceRes(mp: XfsMount, b: number): number {
+  return xfsCreateSpaceRes(mp) + b;
+}
+
+/** A file is renamed (kernel: `XFS_RENAME_SPACE_RES`). */
+export function xfsRenameSpaceRes(mp: XfsMount): number {
+  return xfsDirremoveSpaceRes(mp) + xfsDirenterSpaceRes(mp);
+}
+
+/** An inode gets an attribute fork (kernel: `XFS_ADDAFORK_SPACE_RES`). */
+export function xfsAddaforkSpaceRes(mp: XfsMount): number {
+  return xfsDaenterSpaceRes(mp, XFS_ATTR_FORK);
+}
+
+/** An attribute is removed (kernel: `XFS_ATTRRM_SPACE_RES`). */
+export function xfsAttrrmSpaceRes(mp: XfsMount): number {
+  return xfsDaremoveSpaceRes(mp, XFS_ATTR_FORK);
+}
+
+/** An attribute is set.
+ * @param v Bytes of its value (kernel: `XFS_ATTRSET_SPACE_RES`). */
+export function xfsAttrsetSpaceRes(mp: XfsMount, v: number): number {
+  return xfsDaenterSpaceRes(mp, XFS_ATTR_FORK) + Math.ceil(v / mp.sb.blocksize);
+}
+
+/** Blocks of a file are allocated (kernel: `XFS_DIOSTRAT_SPACE_RES`).
+ * @param v How many. */
+export function xfsDiostratSpaceRes(mp: XfsMount, v: number): number {
+  return mp.maxlevels.bmapData - 1 + v;
+}
