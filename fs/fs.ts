@@ -302,6 +302,12 @@ export interface SuperOperations {
    * and free it on disk), or the file system is being unmounted (nlink above 0). Its
    * page cache is empty, and the inode cache no longer holds it. */
   evictInode(inode: Inode): MaybePromise<void>;
+  /**
+   * Whether an inode that nobody uses, and that has no pages, may leave memory now: what
+   * it has to write has been written, and `evictInode` will not wait. Inodes without
+   * names to find them by again stay where this is absent.
+   */
+  mayEvict?(inode: Inode): boolean;
   /** The inode's timestamps or other attributes changed in memory (kernel:
    * `dirty_inode`). */
   dirtyInode?(inode: Inode): void;
@@ -358,6 +364,9 @@ export class SuperBlock {
   readonly id: string;
   /** Inodes in memory by number (kernel: the inode hash). */
   readonly inodes: Map<number, Inode> = new Map();
+  /** Of these, those without a reference, the longest unused first (kernel:
+   * `s_inode_lru`). */
+  readonly unusedInodes: Set<Inode> = new Set();
   /** Inodes with dirty pages or attributes, in the order in which they became so.
    * `syncFilesystem` takes them out once `ops.syncFs` has returned, but for those
    * that became dirty meanwhile. */

@@ -2,8 +2,8 @@
  * The inode cache, and what is common to all inodes: references, locks, direct
  * I/O counts, timestamps.
  *
- * An inode stays in the cache after its last reference went as long as it has a
- * name: only one without names, and unmount, take it out.
+ * An inode that has a name stays in the cache for a while after its last reference
+ * went; one without names, and at unmount every one, leaves at once.
  *
  * Kernel counterpart: fs/inode.c, fs/direct-io.c (`inode_dio_*`).
  *
@@ -39,6 +39,10 @@ import { IOCB_NOWAIT, IOCB_SYNC_CALL, type Kiocb } from "./kiocb.ts";
 
 /** Timestamps move on in steps of a kernel tick (`CONFIG_HZ=250`), nanoseconds. */
 const TICK = 4 * MSEC;
+/** Inodes that nobody uses that stay in memory; more, if they cannot leave. */
+const UNUSED_MAX = 1024;
+/** Of these, how many are looked at when another one comes. */
+const UNUSED_SCAN = 4;
 /** relatime: an access time older than this is renewed, nanoseconds. */
 const DAY = 86_400_000 * MSEC;
 
@@ -61,7 +65,7 @@ export function isReg(inode: Inode): boolean {
 export function iget(sb: SuperBlock, ino: number): Inode | null {
   const inode = sb.inodes.get(ino);
   if (inode === undefined) return null;
-  inode.refcount++;
+  if (inode.refcount++ === 0) sb.unusedInodes.delete(inode);
   return inode;
 }
 
@@ -80,8 +84,8 @@ export function ihold(inode: Inode): void {
 }
 
 /**
- * Gives a reference back; the last one of an inode without names evicts it
- * (kernel: `iput`).
+ * Gives a reference back. The last one of an inode without names evicts it; another is
+ * kept for a while (kernel: `iput`).
  *
  * The caller holds no lock of the inode.
  *
@@ -89,9 +93,30 @@ export function ihold(inode: Inode): void {
  */
 export function iput(inode: Inode): MaybePromise<void> {
   bugOn(inode.refcount <= 0, `iput() of inode ${inode.ino} without reference`);
-  if (--inode.refcount === 0 && inode.nlink === 0) {
-    return trackWork(inode.sb, evict(inode));
+  if (--inode.refcount > 0) return;
+  if (inode.nlink === 0) return trackWork(inode.sb, evict(inode));
+  if (inode.sb.ops.mayEvict !== undefined) keepUnused(inode);
+}
+
+/** Keeps an inode that nobody uses, in place of one that has long been unused (kernel:
+ * `inode_lru_list_add`, `prune_icache_sb`). */
+function keepUnused(inode: Inode): void {
+  const { unusedInodes } = inode.sb;
+  unusedInodes.add(inode);
+  let scan = UNUSED_SCAN;
+  for (const oldest of unusedInodes) {
+    if (unusedInodes.size <= UNUSED_MAX || scan-- === 0) return;
+    unusedInodes.delete(oldest);
+    if (isIdle(oldest)) trackWork(oldest.sb, evict(oldest));
+    else unusedInodes.add(oldest);
   }
+}
+
+/** Whether nothing of an inode would be lost, nor anybody disturbed. */
+function isIdle(inode: Inode): boolean {
+  const { dioCount, mapping, rwsem, sb } = inode;
+  if (mapping.nrPages > 0 || dioCount > 0 || rwsem.isLocked) return false;
+  return !mapping.invalidateLock.isLocked && sb.ops.mayEvict!(inode);
 }
 
 /**
@@ -101,6 +126,7 @@ export function iput(inode: Inode): MaybePromise<void> {
 export function evict(inode: Inode): MaybePromise<void> {
   const { sb } = inode;
   sb.inodes.delete(inode.ino);
+  sb.unusedInodes.delete(inode);
   sb.dirtyInodes.delete(inode);
   const dropped = truncatePagecacheRange(inode.mapping, 0, Infinity);
   return dropped instanceof Promise

@@ -63,7 +63,13 @@ import {
   runSync,
   type Syscall,
 } from "./syscall.ts";
-import { vfsGetxattr, vfsListxattr, vfsSetxattr } from "./xattr.ts";
+import {
+  importXattrName,
+  setxattrCopy,
+  vfsGetxattr,
+  vfsListxattr,
+  vfsSetxattr,
+} from "./xattr.ts";
 
 /** How to open a file: `Deno.OpenOptions`, and flags of open(2). */
 export interface OpenOptions {
@@ -401,7 +407,7 @@ export class Mount implements AsyncDisposable {
   #getXattr(path: string, name: string): MaybePromise<Uint8Array> {
     const call = syscall("getxattr", "read an attribute of", path);
     const sb = this.#enter(call, path);
-    checkName(call, name);
+    checkName(call, name, importXattrName);
     const got = withInode(sb, path, (inode) => vfsGetxattr(inode, name));
     return this.#leave(got, (value) => orThrow(call, value) as Uint8Array);
   }
@@ -438,10 +444,10 @@ export class Mount implements AsyncDisposable {
   ): MaybePromise<void> {
     const call = syscall("setxattr", "set an attribute of", path);
     const sb = this.#enter(call, path);
-    checkName(call, name);
     if (!(value instanceof Uint8Array)) {
       throw failure(call, EINVAL, `value ${show(value)} is not a Uint8Array`);
     }
+    checkName(call, name, () => setxattrCopy(name, value.length));
     checkOptions(call, options, ["create", "replace"]);
     const flag = (key: keyof SetXattrOptions, bit: number) =>
       checkFlag(call, key, options[key]) ? bit : 0;
@@ -470,7 +476,7 @@ export class Mount implements AsyncDisposable {
   #removeXattr(path: string, name: string): MaybePromise<void> {
     const call = syscall("removexattr", "remove an attribute of", path);
     const sb = this.#enter(call, path);
-    checkName(call, name);
+    checkName(call, name, importXattrName);
     const gone = withInode(
       sb,
       path,
@@ -758,10 +764,17 @@ function syscall(name: string, task: string, path: string): Syscall {
   return { name, task, path: typeof path === "string" ? path : show(path) };
 }
 
-/** Refuses a name that is not a string (EINVAL). */
-function checkName(call: Syscall, name: string): void {
-  if (typeof name === "string") return;
-  throw failure(call, EINVAL, `name ${show(name)} is not a string`);
+/** Refuses a name that is not a string (EINVAL), or that `check` refuses. */
+function checkName(
+  call: Syscall,
+  name: string,
+  check: (name: string) => number,
+): void {
+  if (typeof name !== "string") {
+    throw failure(call, EINVAL, `name ${show(name)} is not a string`);
+  }
+  const error = check(name);
+  if (error < 0) throw failure(call, error, `name ${show(name)}`);
 }
 
 /** Looks at what a path names. */

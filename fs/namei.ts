@@ -118,13 +118,25 @@ function isDots(name: string): boolean {
   return name === "." || name === ".." || name === "/";
 }
 
-/** Kernel: `filename_parentat`. */
-function pathParent(
+/** Walks to where a path leads but for its last name, and goes on from there (kernel:
+ * `filename_parentat`). */
+function withPath<T>(
   sb: SuperBlock,
   path: string,
-): MaybePromise<PathEnd | number> {
-  const { root } = sb.dcache;
-  return parentFrom(root, path, { root, links: 0 });
+  work: (end: PathEnd) => MaybePromise<T | number>,
+): MaybePromise<T | number> {
+  const { dcache } = sb;
+  const { root } = dcache;
+  const epoch = dcache.begin();
+  const walked = parentFrom(root, path, { root, links: 0 });
+  const done = andThen(
+    walked,
+    (end) => typeof end === "number" ? end : work(end),
+  );
+  return andThen(done, (result) => {
+    dcache.end(epoch);
+    return result;
+  });
 }
 
 /** The same for a path that begins at a directory, unless it is absolute. */
@@ -226,7 +238,8 @@ function walkComponent(
   if (dir.inode === null) return -ENOENT;
   if (!isDir(dir.inode)) return -ENOTDIR;
   if (name === "." || name === "/") return dir;
-  if (name === "..") return dir.parent ?? dir;
+  const { dcache } = dir.inode.sb;
+  if (name === "..") return dcache.touch(dir.parent ?? dir);
   return andThen(lookup(dir, name), (dentry) => {
     if (typeof dentry === "number") return dentry;
     return dentry.inode === null ? -ENOENT : dentry;
@@ -236,10 +249,10 @@ function walkComponent(
 /** A name in a directory that the caller has not locked; a negative dentry if
  * there is none (kernel: `lookup_fast`, `lookup_slow`). */
 function lookup(parent: Dentry, name: string): MaybePromise<Dentry | number> {
-  const cached = parent.children?.get(name);
+  const dir = parent.inode!;
+  const cached = dir.sb.dcache.find(parent, name);
   if (cached !== undefined) return cached;
   if (byteLength(name, NAME_MAX) > NAME_MAX) return -ENAMETOOLONG;
-  const dir = parent.inode!;
   return andThen(inodeLock(dir, false), (error) => {
     if (error < 0) return error;
     return andThen(lookupLocked(parent, dir, name), (dentry) => {
@@ -257,7 +270,8 @@ function lookupLocked(
 ): MaybePromise<Dentry | number> {
   // It may have been removed while its lock was waited for, and made anew.
   if (parent.inode !== dir || (dir.flags & S_DEAD) !== 0) return -ENOENT;
-  const cached = parent.children?.get(name);
+  const { dcache } = dir.sb;
+  const cached = dcache.find(parent, name);
   if (cached !== undefined) return cached;
   if (byteLength(name, NAME_MAX) > NAME_MAX) return -ENAMETOOLONG;
   if (dir.iop.lookup === undefined) return -ENOTDIR;
@@ -265,8 +279,8 @@ function lookupLocked(
     if (typeof inode === "number" && inode !== -ENOENT) return inode;
     const found = typeof inode === "number" ? null : inode;
     // Another that also held the lock shared may have been first.
-    const other = parent.children?.get(name);
-    if (other === undefined) return dir.sb.dcache.add(parent, name, found);
+    const other = dcache.find(parent, name);
+    if (other === undefined) return dcache.splice(parent, name, found);
     if (found !== null) iput(found);
     return other;
   });
@@ -292,6 +306,18 @@ function withLocks<T>(
   });
 }
 
+/** Finds the last name in its directory, which is locked. */
+function withDentry<T>(
+  end: PathEnd,
+  dir: Inode,
+  work: (dentry: Dentry) => MaybePromise<T | number>,
+): MaybePromise<T | number> {
+  return andThen(
+    lookupLocked(end.parent, dir, end.last),
+    (dentry) => typeof dentry === "number" ? dentry : work(dentry),
+  );
+}
+
 /** Locks the directory and finds the name in it, for a change. */
 function withName<T>(
   end: PathEnd,
@@ -300,11 +326,10 @@ function withName<T>(
   // Gone since the walk: a wait came between.
   const dir = end.parent.inode;
   if (dir === null) return -ENOENT;
-  return withLocks([dir], () =>
-    andThen(
-      lookupLocked(end.parent, dir, end.last),
-      (dentry) => typeof dentry === "number" ? dentry : work(dir, dentry),
-    ));
+  return withLocks(
+    [dir],
+    () => withDentry(end, dir, (dentry) => work(dir, dentry)),
+  );
 }
 
 /** The call waits for an inode that it was the last to hold, if it can wait. */
@@ -332,8 +357,7 @@ export function vfsLookup(
   path: string,
   follow = true,
 ): MaybePromise<Inode | number> {
-  return andThen(pathParent(sb, path), (end) => {
-    if (typeof end === "number") return end;
+  return withPath(sb, path, (end) => {
     return lookupEnd(end, follow);
   });
 }
@@ -367,8 +391,7 @@ export function vfsOpen(
   path: string,
   how: OpenHow,
 ): MaybePromise<File | number> {
-  return andThen(pathParent(sb, path), (end) => {
-    if (typeof end === "number") return end;
+  return withPath(sb, path, (end) => {
     if (!how.create || isDots(end.last)) {
       return andThen(
         lookupEnd(end, true),
@@ -386,7 +409,8 @@ function openCreate(
   path: string,
   how: OpenHow,
 ): MaybePromise<File | number> {
-  const cached = end.parent.children?.get(end.last)?.inode;
+  const { dcache } = end.walk.root.inode!.sb;
+  const cached = dcache.find(end.parent, end.last)?.inode;
   if (cached && !how.exclusive && !isLink(cached)) {
     ihold(cached);
     return doOpen(cached, path, how, false);
@@ -481,8 +505,7 @@ export function vfsMkdir(
   path: string,
   permissions: number,
 ): MaybePromise<number> {
-  return andThen(pathParent(sb, path), (end) => {
-    if (typeof end === "number") return end;
+  return withPath(sb, path, (end) => {
     if (isDots(end.last)) return -EEXIST;
     return withName(end, (dir, dentry) => {
       if (dentry.inode !== null) return -EEXIST;
@@ -514,8 +537,7 @@ export function vfsSymlink(
 ): MaybePromise<number> {
   const text = getname(target);
   if (typeof text === "number") return text;
-  return andThen(pathParent(sb, path), (end) => {
-    if (typeof end === "number") return end;
+  return withPath(sb, path, (end) => {
     if (isDots(end.last)) return -EEXIST;
     return withName(end, (dir, dentry) => {
       if (dentry.inode !== null) return -EEXIST;
@@ -566,8 +588,7 @@ function mayDelete(victim: Inode, asDirectory: boolean): number {
  *   nothing can be removed, or for a swap file; -EROFS.
  */
 export function vfsUnlink(sb: SuperBlock, path: string): MaybePromise<number> {
-  return andThen(pathParent(sb, path), (end) => {
-    if (typeof end === "number") return end;
+  return withPath(sb, path, (end) => {
     if (isDots(end.last)) return -EISDIR;
     if (sb.readOnly) return -EROFS;
     return removeName(end, false);
@@ -582,8 +603,7 @@ export function vfsUnlink(sb: SuperBlock, path: string): MaybePromise<number> {
  *   -EROFS.
  */
 export function vfsRmdir(sb: SuperBlock, path: string): MaybePromise<number> {
-  return andThen(pathParent(sb, path), (end) => {
-    if (typeof end === "number") return end;
+  return withPath(sb, path, (end) => {
     if (end.last === "/") return -EBUSY;
     if (end.last === ".") return -EINVAL;
     if (end.last === "..") return -ENOTEMPTY;
@@ -651,8 +671,7 @@ function linkInode(
   target: Inode,
   path: string,
 ): MaybePromise<number> {
-  return andThen(pathParent(sb, path), (end) => {
-    if (typeof end === "number") return end;
+  return withPath(sb, path, (end) => {
     if (isDots(end.last)) return -EEXIST;
     return withName(end, (dir, dentry) => {
       if (dentry.inode !== null) return -EEXIST;
@@ -694,10 +713,8 @@ export function vfsRename(
 ): MaybePromise<number> {
   const both = RENAME_NOREPLACE | RENAME_EXCHANGE;
   if ((flags & ~both) !== 0 || flags === both) return -EINVAL;
-  return andThen(pathParent(sb, oldPath), (from) => {
-    if (typeof from === "number") return from;
-    return andThen(pathParent(sb, newPath), (to) => {
-      if (typeof to === "number") return to;
+  return withPath(sb, oldPath, (from) => {
+    return withPath(sb, newPath, (to) => {
       if (isDots(from.last)) return -EBUSY;
       if (isDots(to.last)) return flags === RENAME_NOREPLACE ? -EEXIST : -EBUSY;
       if (sb.readOnly) return -EROFS;
@@ -739,25 +756,23 @@ function renameLocked(
   if (oldDir === newDir) dirs = [oldDir];
   else if (dAncestor(to.parent, from.parent) !== null) dirs = [newDir, oldDir];
   let gone: MaybePromise<void>;
-  const renamed = withLocks(dirs, () => {
-    return andThen(lookupLocked(from.parent, oldDir, from.last), (source) => {
-      if (typeof source === "number") return source;
-      if (source.inode === null) return -ENOENT;
-      return andThen(lookupLocked(to.parent, newDir, to.last), (target) => {
-        if (typeof target === "number") return target;
-        const refused = mayRename(source, target, from, to, flags);
-        if (refused !== 0) return refused;
-        if (source.inode === target.inode) return 0;
-        const done = renameInode(source, target.inode, from, to, flags);
-        return andThen(done, (error) => {
-          if (error !== 0) return error;
-          if (flags === RENAME_EXCHANGE) sb.dcache.exchange(source, target);
-          else gone = sb.dcache.move(source, to.parent, to.last);
-          return 0;
-        });
-      });
+  const change = (source: Dentry, target: Dentry): MaybePromise<number> => {
+    const refused = mayRename(source, target, from, to, flags);
+    if (refused !== 0) return refused;
+    if (source.inode === target.inode) return 0;
+    const done = renameInode(source, target.inode, from, to, flags);
+    return andThen(done, (error) => {
+      if (error !== 0) return error;
+      if (flags === RENAME_EXCHANGE) sb.dcache.exchange(source, target);
+      else gone = sb.dcache.move(source, to.parent, to.last);
+      return 0;
     });
-  });
+  };
+  const renamed = withLocks(dirs, () =>
+    withDentry(from, oldDir, (source) => {
+      if (source.inode === null) return -ENOENT;
+      return withDentry(to, newDir, (target) => change(source, target));
+    }));
   return andThen(renamed, (error) => error !== 0 ? error : afterIput(sb, gone));
 }
 

@@ -15,6 +15,7 @@ import {
   EISDIR,
   EOPNOTSUPP,
   EOVERFLOW,
+  EROFS,
   ETXTBSY,
   EXDEV,
 } from "../lib/errno.ts";
@@ -96,7 +97,8 @@ export function vfsCloneFileRange(range: RemapRange): MaybePromise<number> {
  *
  * @param range At most 1 GiB of it counts.
  * @returns Bytes; -EBADE if they differ (FILE_DEDUPE_RANGE_DIFFERS); errors as
- *   {@linkcode vfsCloneFileRange}'s, and -EINVAL for a range beyond the end of either.
+ *   {@linkcode vfsCloneFileRange}'s, and -EINVAL for a range beyond the end of either;
+ *   -EROFS.
  */
 export function vfsDedupeFileRange(range: RemapRange): MaybePromise<number> {
   const { fileIn, posIn, fileOut, posOut } = range;
@@ -110,6 +112,8 @@ export function vfsDedupeFileRange(range: RemapRange): MaybePromise<number> {
   if (wrong !== 0) return wrong;
   if (posIn + range.len > src.size) return -EINVAL;
   const len = Math.min(range.len, MAX_DEDUPE);
+  // It need not be open for writing.
+  if (dst.sb.readOnly) return -EROFS;
   const off = verifyArea(posOut, len);
   if (off !== 0) return off;
   if (src.sb !== dst.sb) return -EXDEV;
@@ -226,7 +230,7 @@ export function genericRemapFileRangePrep(
     len.value = src.size - posIn;
   }
   const wrong = remapChecks(range, len, flags);
-  if (wrong !== 0) return wrong;
+  if (wrong !== 0 || len.value === 0) return wrong;
   return andThen(settle(src, posIn, len.value), (first) => {
     if (first < 0) return first;
     return andThen(settle(dst, posOut, len.value), (second) => {

@@ -8,7 +8,7 @@
 
 import type { BlockDevice, BlockHolder } from "../block/blkdev.ts";
 import { warnOn } from "../lib/bug.ts";
-import { EBUSY } from "../lib/errno.ts";
+import { EBUSY, EIO } from "../lib/errno.ts";
 import { andThen, type MaybePromise, repeat } from "../lib/maybe-promise.ts";
 import { wbShutdown } from "../mm/backing-dev.ts";
 import type { Mm } from "../mm/mm.ts";
@@ -86,11 +86,12 @@ export function vfsMount(
  * is in memory any more. The caller has seen to it that no file is open and that no
  * call is going on.
  *
- * @returns 0, or the first error. The file system is unmounted all the same. If its
- *   device has gone, nothing is written, which is no error.
+ * @returns 0, or the first error. The file system is unmounted all the same. If it has
+ *   shut down, nothing is written: -EIO, or 0 if that was because its device has gone.
  */
 export function vfsUnmount(sb: SuperBlock): MaybePromise<number> {
   let first = 0;
+  const gone = () => sb.claim instanceof MountClaim && sb.claim.dead;
   const note = (error: number) => {
     if (first === 0 && error < 0) first = error;
   };
@@ -103,12 +104,13 @@ export function vfsUnmount(sb: SuperBlock): MaybePromise<number> {
     note(error);
     return evictInodes(sb);
   });
-  const put = andThen(evicted, () => sb.dead ? 0 : sb.ops.putSuper(sb));
+  const settled = andThen(evicted, () => waitForWork(sb));
+  const put = andThen(settled, () => sb.dead ? -EIO : sb.ops.putSuper(sb));
   return andThen(put, (error) => {
     note(error);
     wbShutdown(sb.wb);
     releaseDevice(sb.bdev, sb.claim);
-    return sb.dead ? 0 : first;
+    return gone() ? 0 : first;
   });
 }
 

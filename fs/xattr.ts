@@ -17,7 +17,7 @@ import {
   EROFS,
 } from "../lib/errno.ts";
 import { andThen, type MaybePromise } from "../lib/maybe-promise.ts";
-import { type Inode, XATTR_CREATE, XATTR_REPLACE } from "./fs.ts";
+import type { Inode } from "./fs.ts";
 import { inodeLock, inodeUnlock, isDir, isReg } from "./inode.ts";
 import { byteLength, HALF_PAIR } from "./namei.ts";
 
@@ -28,13 +28,33 @@ const XATTR_SIZE_MAX = 65536;
 
 const PREFIXES = ["user.", "trusted.", "security."];
 
-/** Whether a name can be one, or the errno (kernel: `import_xattr_name`). */
-function checkName(inode: Inode, name: string): number {
+/**
+ * Looks at a name before anybody looks at the file (kernel: `import_xattr_name`).
+ *
+ * @returns 0; -ERANGE for a name that is empty or above 255 bytes; -EINVAL for a NUL in it;
+ *   -EILSEQ for half a surrogate pair that stands for no byte.
+ */
+export function importXattrName(name: string): number {
   if (name === "" || byteLength(name, XATTR_NAME_MAX) > XATTR_NAME_MAX) {
     return -ERANGE;
   }
   if (name.includes("\0")) return -EINVAL;
-  if (HALF_PAIR.test(name)) return -EILSEQ;
+  return HALF_PAIR.test(name) ? -EILSEQ : 0;
+}
+
+/**
+ * The same for name and value of an attribute to be set (kernel: `setxattr_copy`).
+ *
+ * @param size Bytes of the value.
+ * @returns As {@linkcode importXattrName}; -E2BIG for a value above 64 KiB.
+ */
+export function setxattrCopy(name: string, size: number): number {
+  return importXattrName(name) || (size > XATTR_SIZE_MAX ? -E2BIG : 0);
+}
+
+/** Whether the file system has such attributes, or the errno (kernel:
+ * `xattr_resolve_name`). */
+function resolveName(inode: Inode, name: string): number {
   const prefix = PREFIXES.find((p) => name.startsWith(p));
   if (prefix === undefined) return -EOPNOTSUPP;
   if (name === prefix) return -EINVAL;
@@ -50,30 +70,29 @@ function mayHave(inode: Inode, name: string): boolean {
 /**
  * Value of an attribute (kernel: `vfs_getxattr`).
  *
- * @param name With its prefix: "user.", "trusted." or "security.".
- * @returns It; -ENODATA if there is none; -ERANGE for a name that is empty or above 255
- *   bytes; -EOPNOTSUPP for another prefix, or where the file system has no attributes;
- *   -EINVAL for a prefix alone, or a NUL in it; -EILSEQ for half a surrogate pair that
- *   stands for no byte.
+ * @param name With its prefix: "user.", "trusted." or "security.";
+ *   {@linkcode importXattrName} has seen it.
+ * @returns It; -ENODATA if there is none; -EOPNOTSUPP for another prefix, or where the file
+ *   system has no attributes; -EINVAL for a prefix alone.
  */
 export function vfsGetxattr(
   inode: Inode,
   name: string,
 ): MaybePromise<Uint8Array | number> {
-  const wrong = checkName(inode, name);
-  if (wrong !== 0) return wrong;
   if (!mayHave(inode, name)) return -ENODATA;
+  const wrong = resolveName(inode, name);
+  if (wrong !== 0) return wrong;
   return inode.iop.getXattr!(inode, name);
 }
 
 /**
  * Sets an attribute, or removes it (kernel: `vfs_setxattr`, `vfs_removexattr`).
  *
+ * @param name {@linkcode setxattrCopy} has seen it, and the value.
  * @param value null removes it.
  * @param flags `XATTR_CREATE` or `XATTR_REPLACE`.
- * @returns 0; as {@linkcode vfsGetxattr}, and -E2BIG for a value above 64 KiB; -EEXIST
- *   and -ENODATA as `flags` ask; -EPERM for "user." on what is neither file nor
- *   directory; -EINVAL for other flags; -EROFS; -ENOSPC.
+ * @returns 0; as {@linkcode vfsGetxattr}, and -EEXIST and -ENODATA as `flags` ask; -EPERM
+ *   for "user." on what is neither file nor directory; -EROFS; -ENOSPC.
  */
 export function vfsSetxattr(
   inode: Inode,
@@ -81,12 +100,10 @@ export function vfsSetxattr(
   value: Uint8Array | null,
   flags: number,
 ): MaybePromise<number> {
-  if ((flags & ~(XATTR_CREATE | XATTR_REPLACE)) !== 0) return -EINVAL;
-  const wrong = checkName(inode, name);
-  if (wrong !== 0) return wrong;
-  if (value !== null && value.length > XATTR_SIZE_MAX) return -E2BIG;
   if (inode.sb.readOnly) return -EROFS;
   if (!mayHave(inode, name)) return -EPERM;
+  const wrong = resolveName(inode, name);
+  if (wrong !== 0) return wrong;
   return andThen(inodeLock(inode, true), (error) => {
     if (error < 0) return error;
     return andThen(inode.iop.setXattr!(inode, name, value, flags), (set) => {

@@ -37,16 +37,23 @@ export class TaskClock extends VirtualClock {
   }
 }
 
-/** The same object, each call of whose methods is a task; `calls` of what it
- * returns are, too. */
+/** What `taskwise` objects stand for. */
+const targets = new WeakMap<object, object>();
+
+/** The same object, each call of whose methods is a task. */
 export function taskwise<T extends object>(target: T): T {
-  return new Proxy(target, {
+  const proxy = new Proxy(target, {
     get(object, name) {
       const value = Reflect.get(object, name, object);
       if (typeof value !== "function") return value;
-      return (...args: unknown[]) => asTask(() => value.apply(object, args));
+      return (...args: unknown[]) => {
+        const plain = args.map((arg) => targets.get(arg as object) ?? arg);
+        return asTask(() => value.apply(object, plain));
+      };
     },
   });
+  targets.set(proxy, target);
+  return proxy;
 }
 
 const OPTIONS: LockdepOptions = {

@@ -245,7 +245,7 @@ class CommandLine {
 }
 
 /** Geometry as mkfs.xfs and xfs_info print it. */
-export function describeGeometry(g: XfsGeometry, name: string): string {
+function describeGeometry(g: XfsGeometry, name: string): string {
   const n = Number;
   const left = (text: string | number, width: number) =>
     String(text).padEnd(width);

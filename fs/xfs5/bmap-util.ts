@@ -23,7 +23,6 @@ import {
   xfsBmapCollapseExtents,
   xfsBmapDelExtentDelay,
   xfsBmapInsertExtents,
-  xfsBmapiRead,
   xfsBmapiWrite,
   xfsBmapSplitExtent,
   xfsBunmapi,
@@ -34,7 +33,6 @@ import {
 import { XFS_DIFLAG_PREALLOC, XFS_MAX_BMBT_EXTLEN } from "./libxfs/format.ts";
 import {
   BmbtIrec,
-  HOLESTARTBLOCK,
   IextCursor,
   type Ifork,
   isnullstartblock,
@@ -109,21 +107,14 @@ function punchFsbs(
  */
 export function canFreeEofblocks(ip: XfsInode): boolean {
   if (!isReg(ip)) return false;
-  if (ip.df.nextents === 0 && ip.delayedBlks === 0) return false;
   const { mount } = ip;
   if (mount.dead || mount.readOnly || !ip.df.loaded) return false;
   // What was asked for stays; what a write promised itself goes.
   if ((ip.diflags & XFS_DIFLAG_PREALLOC) !== 0 && ip.delayedBlks === 0) {
     return false;
   }
-  let end = bToFsb(mount, ip.size);
-  const hint = ip.extszHint;
-  if (hint > 1) end = Math.ceil(end / hint) * hint;
-  const last = bToFsb(mount, mount.maxBytes);
-  if (last <= end) return false;
-  const read = xfsBmapiRead(ip, end, last - end, maps, 1, 0);
-  if (read <= 0) return false;
-  return imap.startblock !== HOLESTARTBLOCK || ip.delayedBlks > 0;
+  if (ip.delayedBlks > 0) return true;
+  return ip.df.lookup(bToFsb(mount, ip.size), cur, got);
 }
 
 /**
@@ -173,7 +164,12 @@ export function itruncateExtents(
     ? 0
     : xfsReflinkCancelCowBlocks(tp, ip, first, last, true);
   if (canceled < 0) return canceled;
-  if (size === 0) xfsReflinkClearInodeFlag(tp, ip);
+  // Without any block none is shared (kernel: xfs_itruncate_clear_reflink_flags).
+  const empty = ip.df.nextents === 0 && (ip.cow?.nextents ?? 0) === 0;
+  if (empty && ip.delayedBlks === 0) {
+    const cleared = xfsReflinkClearInodeFlag(tp, ip);
+    if (cleared < 0) return cleared;
+  }
   tp.logInode(ip, XFS_ILOG_CORE);
   return 0;
 }
@@ -285,12 +281,7 @@ export function freeFileSpace(
 /** Frees whole blocks, a few extents a transaction (kernel: `xfs_unmap_extent`). */
 function unmapRange(ip: XfsInode, first: number, end: number): number {
   const { mount } = ip;
-  let error = ip.cow === null ? 0 : xfsReflinkCancelCowRange(
-    ip,
-    first * mount.sb.blocksize,
-    (end - first) * mount.sb.blocksize,
-    true,
-  );
+  let error = 0;
   let done = false;
   while (error === 0 && !done) {
     const res = xfsDiostratSpaceRes(mount, 0);

@@ -450,8 +450,6 @@ function dioWriteUnaligned(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
   // At the end of the file the rest of the last block is zeroed.
   const alone = iocb.pos + iter.count >= ip.size;
   if (alone && (iocb.flags & IOCB_NOWAIT) !== 0) return -EAGAIN;
-  // Part of a shared block cannot get a copy of its own.
-  if (ip.isReflink) return -ENOTBLK;
   return alone
     ? dioWriteAlone(iocb, iter)
     : dioWriteShared(iocb, iter, dioOverwriteShared, dioWriteAlone);
@@ -463,10 +461,19 @@ function dioOverwriteShared(
   iocb: Kiocb,
   iter: IovIter,
 ): MaybePromise<number> {
-  return andThen(dioRw(iocb, iter, IOMAP_DIO_OVERWRITE_ONLY), (ret) => {
+  const written = mayShareBlocks(iocb)
+    ? -ENOTBLK
+    : dioRw(iocb, iter, IOMAP_DIO_OVERWRITE_ONLY);
+  return andThen(written, (ret) => {
     inodeUnlock(iocb.file.inode, false);
     return ret === -EAGAIN ? dioWriteAlone(iocb, iter) : ret;
   });
+}
+
+/** Part of a shared block cannot get a copy of its own: that is left to the cache. The
+ * IOLOCK is held, so nobody begins to share. */
+function mayShareBlocks(iocb: Kiocb): boolean {
+  return (iocb.file.inode as XfsInode).isReflink;
 }
 
 /** With no other direct I/O in flight: completion of one would convert, and zero, what
@@ -476,7 +483,7 @@ function dioWriteAlone(iocb: Kiocb, iter: IovIter): MaybePromise<number> {
   const { inode } = iocb.file;
   return andThen(inodeLockIocb(iocb, true), (error) => {
     if (error < 0) return error;
-    const checked = writeChecks(iocb, iter);
+    const checked = mayShareBlocks(iocb) ? -ENOTBLK : writeChecks(iocb, iter);
     const written = andThen(checked, (count) => {
       if (count <= 0) return count;
       return andThen(
@@ -573,6 +580,7 @@ function fallocate(
       invalidateLock.downWrite(),
       () =>
         andThen(inodeDioWait(ip), () => {
+          if (ip.mount.dead) return -EIO;
           fileUpdateTime(ip);
           return work(ip, mode, offset, len);
         }),
@@ -715,6 +723,7 @@ function llseek(
   offset: number,
   whence: number,
 ): MaybePromise<number> {
+  if ((file.inode as XfsInode).mount.dead) return -EIO;
   return whence === SEEK_DATA
     ? iomapSeekData(file.inode, offset, xfsSeekIomapOps)
     : iomapSeekHole(file.inode, offset, xfsSeekIomapOps);
@@ -733,6 +742,7 @@ function open(inode: Inode, file: File): number {
 /** Kernel: `xfs_file_release`. */
 function release(file: File): MaybePromise<void> {
   const ip = file.inode as XfsInode;
+  if (ip.mount.dead || ip.mount.readOnly) return;
   let flushed: MaybePromise<number> = 0;
   if (ip.truncated) {
     ip.truncated = false;

@@ -7,9 +7,8 @@
  * @module
  */
 
-import { EFSCORRUPTED, ENOENT } from "../../lib/errno.ts";
+import { EFSCORRUPTED, ENOENT, ENOSPC } from "../../lib/errno.ts";
 import { andThen, type MaybePromise, repeat } from "../../lib/maybe-promise.ts";
-import { PAGECACHE_TAG_WRITEBACK } from "../../mm/address-space.ts";
 import { filemapWriteAndWaitRange } from "../../mm/filemap.ts";
 import { MAX_PAGECACHE_ORDER, PAGE_SIZE } from "../../mm/folio.ts";
 import {
@@ -54,7 +53,7 @@ import {
   xfsTransAlloc,
 } from "./libxfs/trans.ts";
 import type { XfsMount } from "./mount.ts";
-import { xfsReflinkCancelCowRange } from "./reflink.ts";
+import { xfsCanFreeCowblocks, xfsReflinkCancelCowRange } from "./reflink.ts";
 
 const imap = new XfsImap();
 
@@ -164,6 +163,17 @@ export function flushInode(ip: XfsInode): number {
 }
 
 /**
+ * Whether an inode that nobody uses, and that has no pages, can leave memory without a
+ * wait. What transactions have changed of it is in its block then.
+ */
+export function mayEvict(ip: XfsInode): boolean {
+  const { mount } = ip;
+  // Whoever gave it back may be half-way with something else.
+  if (mount.busy || ip.ilock.isLocked || ip.ioends.length > 0) return false;
+  return mount.dead || flushInode(ip) === 0;
+}
+
+/**
  * An inode leaves memory: without names it is freed, else what it holds beyond its end
  * goes (kernel: `xfs_inactive`). Its page cache is empty.
  *
@@ -212,7 +222,9 @@ function inactiveForks(ip: XfsInode): number {
 function inactiveIfree(ip: XfsInode): number {
   const { mount } = ip;
   const blocks = xfsIfreeSpaceRes(mount);
-  const tp = xfsTransAlloc(mount, blocks, XFS_TRANS_RESERVE);
+  let tp = xfsTransAlloc(mount, blocks, XFS_TRANS_RESERVE);
+  // The tree of free inodes has blocks set aside, unless there were too few.
+  if (tp === -ENOSPC) tp = xfsTransAlloc(mount, 0, XFS_TRANS_RESERVE);
   if (typeof tp === "number") return tp;
   ilockExcl(ip);
   const freed = xfsIfree(tp, ip);
@@ -230,8 +242,10 @@ function inactiveIfree(ip: XfsInode): number {
  * that nobody is using (kernel: `xfs_blockgc_flush_all`). */
 export function freeAllBlockgc(mp: XfsMount): void {
   for (const ip of [...mp.blockgc]) {
-    // Direct I/O in flight would have to be waited for.
-    if (ip.dioCount > 0 || !ip.rwsem.tryDownWrite()) continue;
+    // Direct I/O in flight would have to be waited for; and who asks for space while
+    // it holds the ILOCK is at work on this file.
+    if (ip.dioCount > 0 || ip.ilock.isLocked) continue;
+    if (!ip.rwsem.tryDownWrite()) continue;
     blockgcScan(ip);
     ip.rwsem.upWrite();
   }
@@ -257,6 +271,8 @@ export function freeSpace(mp: XfsMount): MaybePromise<void> {
 /** Kernel: `xfs_blockgc_scan_inode`. The caller holds the IOLOCK exclusively, and no
  * direct I/O is in flight. */
 function blockgcScan(ip: XfsInode): void {
+  // What is dirty would have to be written back first.
+  if (ip.mapping.nrDirty > 0) return;
   ip.mount.blockgc.delete(ip);
   if (canFreeEofblocks(ip)) freeEofblocks(ip);
   freeCowblocks(ip);
@@ -266,11 +282,8 @@ function blockgcScan(ip: XfsInode): void {
  * `xfs_inode_free_cowblocks`). */
 function freeCowblocks(ip: XfsInode): number {
   if (ip.cow === null || ip.cow.nextents === 0) return 0;
-  const { mapping } = ip;
-  const used = mapping.nrDirty > 0 ||
-    mapping.pages.tagged(PAGECACHE_TAG_WRITEBACK) ||
-    ip.dioCount > 0;
-  if (used || !ip.mapping.invalidateLock.tryDownWrite()) {
+  const free = xfsCanFreeCowblocks(ip);
+  if (!free || !ip.mapping.invalidateLock.tryDownWrite()) {
     ip.mount.blockgc.add(ip);
     return 0;
   }

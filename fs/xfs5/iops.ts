@@ -56,6 +56,7 @@ import {
 } from "./iomap.ts";
 import { XFS_DIFLAG2_REFLINK } from "./libxfs/format.ts";
 import {
+  xfsDirCanenter,
   xfsDirCreatename,
   xfsDirInit,
   xfsDirIsempty,
@@ -151,6 +152,25 @@ function withSpace<T>(
   const done = change();
   if (done !== -ENOSPC) return done;
   return andThen(freeSpace(mp), change);
+}
+
+/** Begins a change of names. Where there is no space it has none reserved, and does
+ * what fits into the blocks that the directory has (kernel: `xfs_trans_alloc_dir`). */
+function dirTrans(mp: XfsMount, blocks: number, flags = 0): XfsTrans | number {
+  const tp = xfsTransAlloc(mp, blocks, flags);
+  return tp === -ENOSPC ? xfsTransAlloc(mp, 0, flags) : tp;
+}
+
+/** Enters a name, if there is room for it. */
+function enterName(
+  tp: XfsTrans,
+  dp: XfsInode,
+  name: XfsName,
+  ino: number,
+): number {
+  const total = tp.blkRes;
+  const room = total > 0 ? 0 : xfsDirCanenter(tp, dp, name);
+  return room < 0 ? room : xfsDirCreatename(tp, dp, name, ino, total);
 }
 
 /** Runs with the ILOCKs of several inodes, each once (kernel: `xfs_lock_inodes`). */
@@ -274,19 +294,16 @@ function link(target: Inode, dir: Inode, name: string): MaybePromise<number> {
   const ip = target as XfsInode;
   const { mount } = dp;
   const xname = xfsName(name, ip.mode);
-  return withSpace(mount, () => {
-    const blocks = xfsDirenterSpaceRes(mount);
-    const tp = xfsTransAlloc(mount, blocks);
-    if (typeof tp === "number") return tp;
-    return withIlocks([dp, ip], () => {
-      const error = xfsDirCreatename(tp, dp, xname, ip.ino, blocks);
-      if (error === 0) {
-        touch(tp, dp, true);
-        xfsBumplink(tp, ip);
-        touch(tp, ip, false);
-      }
-      return finish(tp, error);
-    });
+  const tp = dirTrans(mount, xfsDirenterSpaceRes(mount));
+  if (typeof tp === "number") return tp;
+  return withIlocks([dp, ip], () => {
+    const error = enterName(tp, dp, xname, ip.ino);
+    if (error === 0) {
+      touch(tp, dp, true);
+      xfsBumplink(tp, ip);
+      touch(tp, ip, false);
+    }
+    return finish(tp, error);
   });
 }
 
@@ -295,15 +312,12 @@ function remove(dir: Inode, name: string, victim: Inode): number {
   const dp = dir as XfsInode;
   const ip = victim as XfsInode;
   const { mount } = dp;
-  // What a full file system cannot give is done without.
   const blocks = xfsDirremoveSpaceRes(mount);
-  let tp = xfsTransAlloc(mount, blocks, XFS_TRANS_RESERVE);
-  if (tp === -ENOSPC) tp = xfsTransAlloc(mount, 0, XFS_TRANS_RESERVE);
+  const tp = dirTrans(mount, blocks, XFS_TRANS_RESERVE);
   if (typeof tp === "number") return tp;
-  const begun = tp;
   return withIlocks([dp, ip], () => {
-    const error = removeIn(begun, dp, xfsName(name), ip);
-    return finish(begun, error);
+    const error = removeIn(tp, dp, xfsName(name), ip);
+    return finish(tp, error);
   });
 }
 
@@ -319,7 +333,8 @@ function removeIn(
     const empty = xfsDirIsempty(ip);
     if (!empty || ip.nlink !== 2) return -ENOTEMPTY;
     // Its "..", and its ".".
-    const dropped = xfsDroplink(tp, dp) || xfsDroplink(tp, ip);
+    const dropped = xfsDroplink(tp, dp) || xfsDroplink(tp, ip) ||
+      forgetParent(tp, ip, dp);
     if (dropped < 0) return dropped;
   } else tp.logInode(dp, XFS_ILOG_CORE);
   touch(tp, dp, true);
@@ -331,6 +346,13 @@ function removeIn(
   return error === -ENOENT
     ? tp.mp.corrupt(`directory ${dp.ino}`, "a name that was found is gone")
     : error;
+}
+
+/** A directory without a name that is still in use must not refer to a parent that may
+ * go before it: its ".." is the root. */
+function forgetParent(tp: XfsTrans, ip: XfsInode, dp: XfsInode): number {
+  const { rootino } = tp.mp.sb;
+  return dp.ino === rootino ? 0 : xfsDirReplace(tp, ip, dotdot(), rootino, 0);
 }
 
 /** Kernel: `xfs_rename`. */
@@ -348,16 +370,13 @@ function rename(
   const ip = source as XfsInode;
   const other = victim as XfsInode | null;
   const { mount } = ip;
-  return withSpace(mount, () => {
-    const blocks = xfsRenameSpaceRes(mount);
-    const tp = xfsTransAlloc(mount, blocks);
-    if (typeof tp === "number") return tp;
-    return withIlocks([from.dp, to.dp, ip, other], () => {
-      const error = flags === RENAME_EXCHANGE
-        ? exchangeIn(tp, from, ip, to, other!)
-        : renameIn(tp, from, ip, to, other);
-      return finish(tp, error);
-    });
+  const tp = dirTrans(mount, xfsRenameSpaceRes(mount));
+  if (typeof tp === "number") return tp;
+  return withIlocks([from.dp, to.dp, ip, other], () => {
+    const error = flags === RENAME_EXCHANGE
+      ? exchangeIn(tp, from, ip, to, other!)
+      : renameIn(tp, from, ip, to, other);
+    return finish(tp, error);
   });
 }
 
@@ -385,7 +404,7 @@ function renameIn(
   const total = tp.blkRes;
   let error: number;
   if (victim === null) {
-    error = xfsDirCreatename(tp, to.dp, nameFor(to, ip), ip.ino, total);
+    error = enterName(tp, to.dp, nameFor(to, ip), ip.ino);
     if (error === 0 && directory && moves) xfsBumplink(tp, to.dp);
   } else error = replaceIn(tp, to, ip, victim, total);
   if (error < 0) return error;
@@ -567,7 +586,8 @@ function commitSize(
   if (size <= oldSize) {
     error = itruncateExtents(tp, ip, size);
     ip.truncated = true;
-    ip.mount.blockgc.delete(ip);
+    // Blocks for copies may be left below the end.
+    if ((ip.cow?.nextents ?? 0) === 0) ip.mount.blockgc.delete(ip);
   }
   error = finish(tp, error);
   ip.ilock.upWrite();

@@ -8,9 +8,11 @@
  * @module
  */
 
+import { S_IFDIR, S_IFREG } from "../fs.ts";
 import { bufSeal } from "./libxfs/buf.ts";
 import { putU64 } from "./libxfs/bytes.ts";
 import * as F from "./libxfs/format.ts";
+import * as L from "./libxfs/log-format.ts";
 import type { XfsSb } from "./libxfs/sb.ts";
 import { type NewGroup, preallocBlocks, type Run } from "./mkfs-geometry.ts";
 
@@ -18,8 +20,6 @@ import { type NewGroup, preallocBlocks, type Run } from "./mkfs-geometry.ts";
 const FIRST_INODES = 3;
 /** How often the first inodes have been changed: what mkfs.xfs leaves. */
 const CHANGECOUNT = 2;
-const S_IFREG = 0o100000;
-const S_IFDIR = 0o040000;
 
 /** Bytes that stand for `NULL` in any field. */
 const NULL32 = 0xffff_ffff;
@@ -334,9 +334,6 @@ function putTime(sb: XfsSb, view: DataView, at: number, ns: number): void {
   view.setUint32(at + 4, (mid % 2 ** 16) * 2 ** 16 + low % 2 ** 16);
 }
 
-/** Bytes of log that one header block speaks for. */
-const CYCLE_BYTES = 32 * 1024;
-
 /**
  * The record of an empty log: the file system was unmounted (program:
  * `libxfs_log_header`, `unmount_record`).
@@ -345,29 +342,29 @@ const CYCLE_BYTES = 32 * 1024;
  */
 export function logUnmountRecord(sb: XfsSb): Uint8Array {
   const unit = sb.logsunit > 1 ? sb.logsunit : Math.max(sb.logsectsize, 512);
-  const size = Math.max(unit, CYCLE_BYTES);
-  const headers = Math.ceil(size / CYCLE_BYTES);
+  const size = Math.max(unit, L.XLOG_HEADER_CYCLE_SIZE);
+  const headers = Math.ceil(size / L.XLOG_HEADER_CYCLE_SIZE);
   const bbs = Math.max(unit / F.BBSIZE, headers + 1);
   const data = new Uint8Array(bbs * F.BBSIZE);
   const view = new DataView(data.buffer);
   for (let i = 1; i < bbs; i++) view.setUint32(i * F.BBSIZE, 1);
-  view.setUint32(0, F.XLOG_HEADER_MAGIC_NUM);
-  view.setUint32(4, 1);
-  view.setUint32(8, 2);
-  view.setUint32(12, (bbs - headers) * F.BBSIZE);
-  view.setUint32(16, 1);
-  view.setUint32(24, 1);
-  view.setUint32(36, NULL32);
-  view.setUint32(40, 1);
+  view.setUint32(L.H_MAGICNO, L.XLOG_HEADER_MAGIC_NUM);
+  view.setUint32(L.H_CYCLE, 1);
+  view.setUint32(L.H_VERSION, L.XLOG_VERSION_2);
+  view.setUint32(L.H_LEN, (bbs - headers) * F.BBSIZE);
+  view.setUint32(L.H_LSN, 1);
+  view.setUint32(L.H_TAIL_LSN, 1);
+  view.setUint32(L.H_PREV_BLOCK, NULL32);
+  view.setUint32(L.H_NUM_LOGOPS, 1);
   // The transaction of the one operation: its bytes lie where the cycle has to be.
-  view.setUint32(44, 0xb0c0_d0d0);
-  view.setUint32(300, 1);
-  data.set(sb.uuid, 304);
-  view.setUint32(320, size);
+  view.setUint32(L.H_CYCLE_DATA, 0xb0c0_d0d0);
+  view.setUint32(L.H_FMT, L.XLOG_FMT_LINUX_LE);
+  data.set(sb.uuid, L.H_FS_UUID);
+  view.setUint32(L.H_SIZE, size);
   const op = headers * F.BBSIZE;
-  view.setUint32(op + 4, 8);
-  view.setUint8(op + 8, 0xaa);
-  view.setUint8(op + 9, 0x20);
-  view.setUint16(op + 12, 0x556e, true);
+  view.setUint32(op + L.OH_LEN, 8);
+  view.setUint8(op + L.OH_CLIENTID, L.XFS_LOG);
+  view.setUint8(op + L.OH_FLAGS, L.XLOG_UNMOUNT_TRANS);
+  view.setUint16(op + L.XLOG_OP_HEADER_LEN, L.XLOG_UNMOUNT_TYPE, true);
   return data;
 }

@@ -11,10 +11,8 @@
  */
 
 import * as F from "./libxfs/format.ts";
-import {
-  xfsLogCalcMinimumSize,
-  XLOG_MAX_RECORD_BSIZE,
-} from "./libxfs/log-rlimit.ts";
+import { XLOG_MAX_RECORD_BSIZE } from "./libxfs/log-format.ts";
+import { xfsLogCalcMinimumSize } from "./libxfs/log-rlimit.ts";
 import { XfsSb } from "./libxfs/sb.ts";
 
 const MiB = 2 ** 20;
@@ -22,7 +20,7 @@ const GiB = 2 ** 30;
 const TiB = 2 ** 40;
 
 /** Bytes of the smallest group (program: `XFS_AG_MIN_BYTES`). */
-export const XFS_AG_MIN_BYTES: number = 16 * MiB;
+const XFS_AG_MIN_BYTES: number = 16 * MiB;
 /** Bytes that a group stays below (kernel: `XFS_AG_MAX_BYTES`). */
 const XFS_AG_MAX_BYTES = TiB;
 /** Limits of a log (kernel: `XFS_MIN_LOG_BLOCKS` and so on). */

@@ -19,8 +19,10 @@ import type { XfsInode } from "./inode.ts";
 import { XfsPerag } from "./libxfs/ag.ts";
 import { BufTarg } from "./libxfs/buf.ts";
 import { XfsDaGeometry } from "./libxfs/da-btree.ts";
+import { xfsComputeMaxlevels, type XfsMaxlevels } from "./libxfs/maxlevels.ts";
 import type { XfsSb } from "./libxfs/sb.ts";
 import { XFS_ILOG_TIMESTAMP, type XfsTrans } from "./libxfs/trans.ts";
+import { xfsCalcAtomicWriteUnitMax } from "./libxfs/trans-resv.ts";
 
 /** Default of the smallest speculative preallocation, log2 bytes (kernel:
  * `XFS_WRITEIO_LOG_LARGE`). */
@@ -34,6 +36,8 @@ export interface XfsMountOptions {
   allocsizeLog: number | null;
   /** `ro`: nothing is changed. */
   readOnly: boolean;
+  /** `norecovery`: the log is not looked at. */
+  norecovery?: boolean;
   /** Where generation numbers of new inodes come from; 0 if absent. */
   seed?: number;
 }
@@ -67,17 +71,10 @@ export class XfsMount extends SuperBlock {
   finobtNores = false;
   /** Longest extent that can be allocated (kernel: `m_ag_max_usable`). */
   agMaxUsable = 0;
-  /** Most levels of each kind of tree; set by mount (kernel: `m_*_maxlevels`). */
-  readonly maxlevels = {
-    alloc: 0,
-    bmapData: 0,
-    bmapAttr: 0,
-    inobt: 0,
-    rmap: 0,
-    refcount: 0,
-  };
-  /** Most blocks of an atomic write out of place; set by mount (kernel: `awu_max`). */
-  awuMax = 1;
+  /** Most levels of each kind of tree (kernel: `m_*_maxlevels`). */
+  readonly maxlevels: XfsMaxlevels;
+  /** Most blocks of an atomic write out of place (kernel: `awu_max`). */
+  readonly awuMax: number;
   /** Whether `allocsize=` was given: preallocation does not grow. */
   readonly fixedAllocsize: boolean;
   /** log2 bytes of the smallest preallocation (kernel: `m_allocsize_log`). */
@@ -119,6 +116,8 @@ export class XfsMount extends SuperBlock {
     this.sb = sb;
     this.dirGeo = new XfsDaGeometry(sb, true);
     this.attrGeo = new XfsDaGeometry(sb, false);
+    this.maxlevels = xfsComputeMaxlevels(sb);
+    this.awuMax = xfsCalcAtomicWriteUnitMax(this);
     this.blkbits = sb.blocklog;
     this.readOnly = options.readOnly;
     this.maxBytes = MAX_LFS_FILESIZE;
@@ -168,6 +167,10 @@ export class XfsMount extends SuperBlock {
     return 0;
   }
 
+  /** Writes metadata soon that nobody has synced (kernel: `xfs_ail_push_all`); set by
+   * mount. */
+  pushAil: () => void = () => {};
+
   /** Gives promised or freed blocks back; the reserve is filled first (kernel:
    * `xfs_add_fdblocks`). */
   addFdblocks(blocks: number): void {
@@ -185,10 +188,16 @@ export class XfsMount extends SuperBlock {
     bugOn(this.#active > 1, "a transaction begins within another");
   }
 
+  /** A transaction goes on, or somebody waits in place: no other can begin. */
+  get busy(): boolean {
+    return this.#active > 0 || this.targ.busy;
+  }
+
   /** A transaction has ended. */
   transEnded(_tp: XfsTrans): void {
     this.#active--;
     this.targ.shrink();
+    if (this.targ.crowded) this.pushAil();
   }
 
   /** A transaction that changed an inode has committed.
@@ -213,6 +222,8 @@ export class XfsMount extends SuperBlock {
 
   /** The check that failed last. */
   complaint = "";
+  /** Metadata is being written without a sync; or that has failed. */
+  pushing = false;
   /** The super block on the device says that the image is in use. */
   markedInUse = false;
   /** First error of an inode that left memory: the image stays in use. */

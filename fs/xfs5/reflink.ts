@@ -20,6 +20,7 @@
 import { EINVAL, EIO, ENOSPC, EOPNOTSUPP } from "../../lib/errno.ts";
 import { andThen, type MaybePromise } from "../../lib/maybe-promise.ts";
 import { iomapFileUnshare } from "../../iomap/buffered-io.ts";
+import { PAGECACHE_TAG_WRITEBACK } from "../../mm/address-space.ts";
 import { filemapWriteAndWaitRange } from "../../mm/filemap.ts";
 import { type File, REMAP_FILE_CAN_SHORTEN, REMAP_FILE_DEDUP } from "../fs.ts";
 import { inodeDioWait, inodeLock, inodeUnlock } from "../inode.ts";
@@ -871,15 +872,24 @@ export function xfsReflinkInodeHasSharedExtents(
   return 0;
 }
 
+/** Whether nothing will be written to the blocks for copies: dirty pages beside shared
+ * blocks have theirs there, and so has I/O in flight, even if nothing is shared any more
+ * (kernel: `xfs_can_free_cowblocks`). */
+export function xfsCanFreeCowblocks({ mapping, dioCount }: XfsInode): boolean {
+  return mapping.nrDirty === 0 && dioCount === 0 &&
+    !mapping.pages.tagged(PAGECACHE_TAG_WRITEBACK);
+}
+
 /**
- * A file that shares nothing any more is as it was before (kernel:
+ * A file that shares nothing any more is as it was before, unless its copy-on-write fork
+ * is in use (kernel:
  * `xfs_reflink_clear_inode_flag`). The caller holds the ILOCK exclusively.
  *
  * @param tp Rolls on if blocks for copies are to be freed.
  * @returns 0 or a negative errno.
  */
 export function xfsReflinkClearInodeFlag(tp: XfsTrans, ip: XfsInode): number {
-  if (!ip.isReflink) return 0;
+  if (!ip.isReflink || !xfsCanFreeCowblocks(ip)) return 0;
   const shared = xfsReflinkInodeHasSharedExtents(tp, ip);
   if (shared !== 0) return Math.min(shared, 0);
   const error = xfsReflinkCancelCowBlocks(tp, ip, 0, MAX_FILEOFF, true);

@@ -21,15 +21,7 @@ import {
 } from "../../block/blk-types.ts";
 import { blkdevIssueFlush } from "../../block/blk-lib.ts";
 import type { BlockDevice } from "../../block/blkdev.ts";
-import {
-  EFSBADCRC,
-  EFSCORRUPTED,
-  EINVAL,
-  EIO,
-  ENOSPC,
-  ENOSYS,
-  errnoName,
-} from "../../lib/errno.ts";
+import { EFSCORRUPTED, EINVAL, EIO, ENOSPC, ENOSYS } from "../../lib/errno.ts";
 import { andThen, type MaybePromise, repeat } from "../../lib/maybe-promise.ts";
 import type { Mm } from "../../mm/mm.ts";
 import {
@@ -41,27 +33,29 @@ import {
   type SuperBlock,
   type SuperOperations,
 } from "../fs.ts";
-import { flushInode, freeAllBlockgc, xfsIget, xfsInactive } from "./icache.ts";
+import {
+  flushInode,
+  freeAllBlockgc,
+  mayEvict,
+  xfsIget,
+  xfsInactive,
+} from "./icache.ts";
+import { trackWork } from "../inode.ts";
 import type { XfsInode } from "./inode.ts";
 import { xfsAllocReadAgf, xfsIallocReadAgi } from "./libxfs/ag.ts";
 import { xfsAgResvFree, xfsAgResvInit } from "./libxfs/ag-resv.ts";
-import { xfsAllocComputeMaxlevels } from "./libxfs/alloc-btree.ts";
 import { xfsAllocAgMaxUsable, xfsAllocSetAside } from "./libxfs/alloc.ts";
-import { xfsBmapComputeMaxlevels } from "./libxfs/bmap.ts";
-import type { XfsBufOps } from "./libxfs/buf.ts";
 import { xfsExtentBusyClearAll } from "./libxfs/extent-busy.ts";
 import {
-  XFS_ATTR_FORK,
-  XFS_DATA_FORK,
   XFS_SB_FEAT_INCOMPAT_NEEDSREPAIR,
   XFS_SB_FEAT_RO_COMPAT_ALL,
 } from "./libxfs/format.ts";
-import { xfsIallocComputeMaxlevels } from "./libxfs/ialloc.ts";
-import { type LogRead, xlogFindHead } from "./libxfs/log-head.ts";
-import { xfsRefcountbtComputeMaxlevels } from "./libxfs/refcount-btree.ts";
-import { xfsRmapbtComputeMaxlevels } from "./libxfs/rmap-btree.ts";
-import { xfsCalcAtomicWriteUnitMax } from "./libxfs/trans-resv.ts";
 import { decodeSb, encodeSb, type XfsSb } from "./libxfs/sb.ts";
+import {
+  xlogRecoverProcessIntents,
+  xlogRecoverProcessIunlinks,
+} from "./log-finish.ts";
+import { xlogClean, xlogRecover, type XlogRecovered } from "./log-recover.ts";
 import { XfsMount, type XfsMountOptions } from "./mount.ts";
 import { xfsReflinkRecoverCow } from "./reflink.ts";
 
@@ -86,6 +80,7 @@ function parseOptions(text: string): XfsMountOptions | MountError {
     const value = rest.join("=");
     if (option === "ro") options.readOnly = true;
     else if (option === "rw") options.readOnly = false;
+    else if (option === "norecovery") options.norecovery = true;
     else if (name === "allocsize") {
       const log = Math.log2(parseSize(value));
       if (!Number.isInteger(log) || log < MIN_IO_LOG || log > MAX_IO_LOG) {
@@ -95,6 +90,9 @@ function parseOptions(text: string): XfsMountOptions | MountError {
       }
       options.allocsizeLog = log;
     } else return mountError(-EINVAL, `unknown mount option "${name}"`);
+  }
+  if (options.norecovery === true && !options.readOnly) {
+    return mountError(-EINVAL, "no-recovery mounts must be read-only");
   }
   return options;
 }
@@ -116,18 +114,38 @@ function fillSuper(
 ): MaybePromise<SuperBlock | MountError> {
   const options = parseOptions(text);
   if ("errno" in options) return options;
+  return andThen(readMount(bdev, mm, options), (mp) => {
+    if ("errno" in mp) return mp;
+    if (options.norecovery === true) return mountFs(mp, null);
+    return andThen(xlogRecover(mp), (recovered) => {
+      if (typeof recovered === "number") {
+        return mountError(recovered, mp.complaint || "its log cannot be read");
+      }
+      if (recovered === null) return mountFs(mp, null);
+      // The super block may have been in the log.
+      return andThen(
+        readMount(bdev, mm, options),
+        (fresh) => "errno" in fresh ? fresh : mountFs(fresh, recovered),
+      );
+    });
+  });
+}
+
+/** A mount that knows what the super block says (kernel: `xfs_readsb`). */
+function readMount(
+  bdev: BlockDevice,
+  mm: Mm,
+  options: XfsMountOptions,
+): MaybePromise<XfsMount | MountError> {
   const bio = new Bio(bdev, REQ_OP_READ | REQ_META | REQ_SYNC);
   const data = new Uint8Array(Math.min(SB_READ, bdev.nrSectors * 512));
   bio.addData(data, 0, data.length);
   return andThen(submitBioWait(bio), (error) => {
     if (error < 0) return mountError(error, "the super block cannot be read");
     const sb = decodeSb(data);
-    if ("reason" in sb) {
-      const { errno, reason } = sb;
-      return mountError(errno === -EFSBADCRC ? -EFSCORRUPTED : errno, reason);
-    }
+    if ("reason" in sb) return mountError(sb.errno, sb.reason);
     const refused = checkSb(bdev, sb, options);
-    return refused ?? mountFs(new XfsMount(bdev, mm, superOps, sb, options));
+    return refused ?? new XfsMount(bdev, mm, superOps, sb, options);
   });
 }
 
@@ -146,8 +164,9 @@ function checkSb(
   }
   const have = Math.floor(bdev.nrSectors / sb.bbPerBlock);
   if (sb.dblocks > have) {
+    // The kernel tries to read the last one.
     const why = `${sb.dblocks} blocks do not fit on a device of ${have}`;
-    return mountError(-EFSCORRUPTED, why);
+    return mountError(-EIO, why);
   }
   if (sb.logstart === 0) {
     return mountError(-EINVAL, "its log is on another device");
@@ -169,12 +188,17 @@ function checkSb(
   return null;
 }
 
-/** Kernel: `xfs_mountfs`. */
-function mountFs(mp: XfsMount): MaybePromise<SuperBlock | MountError> {
+/** Kernel: `xfs_mountfs`.
+ * @param recovered What the log has left to be done; null if it was clean. */
+function mountFs(
+  mp: XfsMount,
+  recovered: XlogRecovered | null,
+): MaybePromise<SuperBlock | MountError> {
   mp.blockgcFlushAll = () => freeAllBlockgc(mp);
-  const log = checkLog(mp);
-  if (log !== null) return log;
-  computeMaxlevels(mp);
+  mp.pushAil = () => pushSoon(mp);
+  const { readOnly } = mp;
+  // What the log has left is done even if nothing is to be changed later.
+  if (recovered !== null) mp.readOnly = false;
   const { sb } = mp;
   const header = sb.sectsize / 512;
   let next = 0;
@@ -187,48 +211,12 @@ function mountFs(mp: XfsMount): MaybePromise<SuperBlock | MountError> {
   });
   return andThen(ahead, () => {
     const error = initCounters(mp);
-    if (error < 0) return mountError(error, mp.complaint || errnoName(error));
-    return mountRoot(mp);
+    if (error < 0) {
+      const why = mp.complaint || "the header of a group cannot be read";
+      return mountError(error, why);
+    }
+    return mountRoot(mp, recovered, readOnly);
   });
-}
-
-const rawOps: XfsBufOps = {
-  name: "xfs_log",
-  crcOffset: -1,
-  verify: () => null,
-};
-
-/** A log that holds changes would have to be replayed. */
-function checkLog(mp: XfsMount): MountError | null {
-  const { sb, targ } = mp;
-  const start = sb.fsbToDaddr(sb.logstart);
-  const sector = sb.sectsize / 512;
-  const read: LogRead = (bb, count) => {
-    // The device reads whole sectors.
-    const from = bb - bb % sector;
-    const blocks = Math.ceil((bb + count - from) / sector) * sector;
-    const bp = targ.read(start + from, blocks, rawOps);
-    if (typeof bp === "number") return bp;
-    targ.markStale(bp);
-    return bp.data.subarray((bb - from) * 512, (bb - from + count) * 512);
-  };
-  const head = xlogFindHead(sb.logblocks * sb.bbPerBlock, read);
-  if (typeof head === "number") return mountError(head, "its log");
-  if (typeof head === "string") {
-    return mountError(-EFSCORRUPTED, `log: ${head}`);
-  }
-  if (head.clean) return null;
-  return mountError(-EFSCORRUPTED, "its log holds changes to be replayed");
-}
-
-function computeMaxlevels(mp: XfsMount): void {
-  xfsAllocComputeMaxlevels(mp);
-  mp.maxlevels.bmapData = xfsBmapComputeMaxlevels(mp, XFS_DATA_FORK);
-  mp.maxlevels.bmapAttr = xfsBmapComputeMaxlevels(mp, XFS_ATTR_FORK);
-  xfsIallocComputeMaxlevels(mp);
-  xfsRmapbtComputeMaxlevels(mp);
-  xfsRefcountbtComputeMaxlevels(mp);
-  mp.awuMax = xfsCalcAtomicWriteUnitMax(mp);
 }
 
 /** Counts what the groups hold: what the super block says is only a summary (kernel:
@@ -263,7 +251,11 @@ function initCounters(mp: XfsMount): number {
 }
 
 /** Kernel: the last part of `xfs_mountfs`. */
-function mountRoot(mp: XfsMount): MaybePromise<SuperBlock | MountError> {
+function mountRoot(
+  mp: XfsMount,
+  recovered: XlogRecovered | null,
+  readOnly: boolean,
+): MaybePromise<SuperBlock | MountError> {
   return andThen(xfsIget(mp, mp.sb.rootino), (root) => {
     if (typeof root === "number") {
       return mountError(root, mp.complaint || "the root cannot be read");
@@ -271,10 +263,53 @@ function mountRoot(mp: XfsMount): MaybePromise<SuperBlock | MountError> {
     if ((root.mode & S_IFMT) !== S_IFDIR) {
       return mountError(-EFSCORRUPTED, "the root is no directory");
     }
-    const error = mp.readOnly ? 0 : xfsReflinkRecoverCow(mp);
-    if (error < 0) return mountError(error, mp.complaint || errnoName(error));
     mp.root = root;
-    return mp;
+    return andThen(finishMount(mp, recovered), (error) => {
+      mp.readOnly = readOnly;
+      if (error === 0) return mp;
+      const why = mp.complaint || "what the log has left cannot be done";
+      return mountError(error, why);
+    });
+  });
+}
+
+/** Does what the last mount has left undone (kernel: `xfs_log_mount_finish`,
+ * `xfs_reflink_recover_cow`).
+ * @returns 0 or a negative errno. */
+function finishMount(
+  mp: XfsMount,
+  recovered: XlogRecovered | null,
+): MaybePromise<number> {
+  if (mp.readOnly) return 0;
+  const intents = recovered?.intents ?? [];
+  return andThen(xlogRecoverProcessIntents(mp, intents), (failed) => {
+    if (failed < 0) return failed;
+    return andThen(xlogRecoverProcessIunlinks(mp), (error) => {
+      if (error < 0) return error;
+      const cow = xfsReflinkRecoverCow(mp);
+      return cow < 0 || recovered === null ? cow : finishLog(mp, recovered);
+    });
+  });
+}
+
+/** Brings to the device what recovery has done, and empties the log. */
+function finishLog(
+  mp: XfsMount,
+  recovered: XlogRecovered,
+): MaybePromise<number> {
+  return andThen(pushAll(mp), (error) => {
+    if (error < 0) return error;
+    // The log can be replayed again as long as nothing was done that it does not hold;
+    // else the super block refuses that until the log is empty.
+    const inUse = mp.markedInUse;
+    const before = inUse ? 0 : writeSuper(mp, true);
+    return andThen(before, (failed) => {
+      if (failed < 0) return failed;
+      return andThen(xlogClean(mp, recovered), (cleaned) => {
+        if (cleaned < 0 || !inUse) return cleaned;
+        return writeSuper(mp, true);
+      });
+    });
   });
 }
 
@@ -311,6 +346,15 @@ function pushAll(mp: XfsMount): MaybePromise<number> {
   return andThen(marked, (failed) => failed < 0 ? failed : mp.targ.flush());
 }
 
+/** Starts writing metadata as soon as whoever runs has to wait, or is done (kernel:
+ * `xfsaild`). What fails is left to the next sync, which says so. */
+function pushSoon(mp: XfsMount): void {
+  if (mp.pushing) return;
+  mp.pushing = true;
+  const pushed = Promise.resolve().then(() => pushAll(mp));
+  trackWork(mp, pushed.then((error) => mp.pushing = error < 0));
+}
+
 /**
  * Makes durable what an inode, or anything, has committed (kernel: `xfs_log_force`).
  *
@@ -341,6 +385,7 @@ function syncFs(sb: SuperBlock): MaybePromise<number> {
         if (ip.ilogged === 0) ip.mapLogged = false;
       }
       xfsExtentBusyClearAll(mp);
+      mp.pushing = false;
       return 0;
     });
   });
@@ -388,6 +433,7 @@ const superOps: SuperOperations = {
       const mp = inode.sb as XfsMount;
       mp.evictError ||= error;
     }),
+  mayEvict: (inode) => mayEvict(inode as XfsInode),
   dirtyInode: (inode) => {
     (inode.sb as XfsMount).dirtyXfsInodes.add(inode as XfsInode);
   },

@@ -11,12 +11,7 @@ import { andThen, type MaybePromise } from "../../lib/maybe-promise.ts";
 import { type Inode, XATTR_CREATE, XATTR_REPLACE } from "../fs.ts";
 import { freeSpace } from "./icache.ts";
 import type { XfsInode } from "./inode.ts";
-import {
-  type XfsAttrEntry,
-  xfsAttrGet,
-  xfsAttrList,
-  xfsAttrSet,
-} from "./libxfs/attr.ts";
+import { xfsAttrGet, xfsAttrList, xfsAttrSet } from "./libxfs/attr.ts";
 import { XFS_ATTR_ROOT, XFS_ATTR_SECURE } from "./libxfs/format.ts";
 import { decodeName, encodeName } from "./name.ts";
 
@@ -58,7 +53,8 @@ export function setXattr(
   if (ip.mount.dead) return -EIO;
   const { bytes, flags } = splitName(name);
   const create = (xattrFlags & XATTR_CREATE) !== 0;
-  const replace = (xattrFlags & XATTR_REPLACE) !== 0;
+  // Of both the first counts.
+  const replace = !create && (xattrFlags & XATTR_REPLACE) !== 0;
   const set = () => xfsAttrSet(ip, bytes, flags, value, create, replace);
   const done = set();
   if (done !== -ENOSPC) return done;
@@ -70,11 +66,12 @@ export function listXattr(inode: Inode): MaybePromise<string[] | number> {
   const ip = inode as XfsInode;
   if (ip.mount.dead) return -EIO;
   const listed = xfsAttrList(ip);
-  return typeof listed === "number" ? listed : listed.map(fullName);
+  if (typeof listed === "number") return listed;
+  // What else there may be is for the file system itself.
+  return listed.filter(({ flags }) => prefixOf(flags) !== undefined)
+    .map(({ name, flags }) => prefixOf(flags)! + decodeName(name));
 }
 
-function fullName({ name, flags }: XfsAttrEntry): string {
-  const mask = XFS_ATTR_ROOT | XFS_ATTR_SECURE;
-  const space = NAMESPACES.find((entry) => entry[1] === (flags & mask));
-  return (space?.[0] ?? "") + decodeName(name);
+function prefixOf(flags: number): string | undefined {
+  return NAMESPACES.find((entry) => entry[1] === flags)?.[0];
 }

@@ -46,6 +46,7 @@ import {
 } from "../../block/mod.ts";
 import { EINVAL, EIO } from "../../lib/errno.ts";
 import { type RamHooks, ramMount } from "./ramfs.ts";
+import { assertCleanImage } from "./xfs5/clean.ts";
 
 const MiB = 2 ** 20;
 
@@ -190,6 +191,7 @@ async function unharmed(work: (stack: Stack) => Promise<void>): Promise<void> {
   assertEquals(await file.read(read, { at: 0 }), 20_000);
   file.close();
   await fs.unmount();
+  assertCleanImage(device);
 }
 
 Deno.test("createNvme() refuses options that cannot be, naming them", async () => {

@@ -1,14 +1,22 @@
 /**
- * Images that are damaged, cut short, foreign, or forged.
+ * Images that are damaged, cut short, or foreign.
  *
- * Damage is found: a mount is refused with nothing written, or what it reads is what
- * was there before, or the file concerned says EUCLEAN. A forged image has its
- * checksums made right again, so that what it says cannot be told from the truth; it
- * may mislead, but nothing may be thrown but `FsError`, and nothing may hang.
+ * Damage is found: a mount is refused with nothing written; or what is read is what was
+ * there before; or the call that meets it says EUCLEAN, and the file system shuts down.
+ * Every block of metadata has a checksum, so there is no damage to what is in use that
+ * could go unnoticed. What comes of images whose checksums are right all the same, see
+ * fuzz.ts.
  */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import {
   createNvme,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
   FileMedia,
   FsError,
   type Media,
@@ -18,9 +26,10 @@ import {
   VirtualClock,
   xfs,
 } from "../../mod.ts";
-import { setWarningHandler } from "../../lib/bug.ts";
 import { crc32c } from "../../lib/crc32c.ts";
+import { setLogHandler } from "../../lib/printk.ts";
 import { Prng } from "../../lib/prng.ts";
+import { Image, metadataCrcAt } from "./xfs5/image.ts";
 
 const MiB = 2 ** 20;
 const PAGE = 4096;
@@ -31,6 +40,8 @@ const DATA = 0xa5;
 class Overlay implements Media {
   readonly size: number;
   readonly pages = new Map<number, Uint8Array>();
+  /** Pages that have been read. */
+  readonly seen = new Set<number>();
   writes = 0;
 
   constructor(readonly base: Uint8Array, size = base.length) {
@@ -52,6 +63,7 @@ class Overlay implements Media {
   read(at: number, data: Uint8Array, offset: number, len: number): number {
     for (let done = 0; done < len; done += 512) {
       const pos = at + done;
+      this.seen.add(pos - pos % PAGE);
       const page = this.pages.get(Math.floor(pos / PAGE));
       const from = page === undefined ? pos : pos % PAGE;
       data.set((page ?? this.base).subarray(from, from + 512), offset + done);
@@ -84,34 +96,65 @@ class Overlay implements Media {
 
 const ALL = { read: true, write: true, create: true };
 
-/** A file system with extents and entries inside and outside of inodes. */
-async function makeImage(size: number): Promise<Uint8Array> {
+/** A file system with extents, entries and attributes inside and outside of inodes, and
+ * with blocks that two files have. */
+async function makeImage(size: number): Promise<Uint8Array<ArrayBuffer>> {
   const media = new Overlay(new Uint8Array(size));
   const device = createNvme(new VirtualClock(), { media });
-  await mkfsXfs(device, { label: "victim" });
+  await mkfsXfs(device, { label: "victim", sectorSize: 512, rmapbt: true });
   {
     await using fs = await mount(device, xfs);
     const block = new Uint8Array(PAGE).fill(DATA);
-    for (const dir of ["/few", "/few/empty", "/many"]) fs.mkdirSync(dir);
+    for (const dir of ["/few", "/few/empty", "/many", "/more"]) {
+      fs.mkdirSync(dir);
+    }
     for (let i = 0; i < 40; i++) {
       fs.openSync(`/many/a name that takes some room ${i}`, ALL).close();
+    }
+    for (let i = 0; i < 250; i++) {
+      fs.linkSync("/many/a name that takes some room 0", `/more/name ${i}`);
     }
     using whole = fs.openSync("/whole", ALL);
     for (let i = 0; i < 4; i++) whole.writeSync(block);
     using holes = fs.openSync("/few/holes", ALL);
     for (let i = 0; i < 50; i++) holes.writeSync(block, { at: 2 * i * PAGE });
+    fs.symlinkSync("/whole", "/few/short");
+    fs.symlinkSync(`/${"long/".repeat(150)}`, "/few/long");
+    fs.setXattrSync("/whole", "user.small", block.subarray(0, 10));
+    fs.setXattrSync("/few", "user.leaf", block.subarray(0, 1000));
+    fs.setXattrSync("/few/holes", "user.remote", block.subarray(0, 3500));
     fs.syncSync();
+    using shared = fs.openSync("/few/shared", ALL);
+    shared.cloneRangeSync(whole);
   }
   device.close();
-  return media.image();
+  return media.image() as Uint8Array<ArrayBuffer>;
 }
 
 const IMAGE = await makeImage(32 * MiB);
+const { sb: SB } = new Image(IMAGE);
+const VIEW = new DataView(IMAGE.buffer);
 
-/** Pages that hold anything but data. */
-const METADATA = Array.from({ length: IMAGE.length / PAGE }, (_, i) => i * PAGE)
-  .filter((at) => IMAGE[at + 100] !== DATA || IMAGE[at] !== DATA)
-  .filter((at) => IMAGE.subarray(at, at + PAGE).some((byte) => byte !== 0));
+/** Blocks of metadata, by the magic number that they begin with. */
+const BLOCKS = Array.from({ length: IMAGE.length / PAGE }, (_, i) => i * PAGE)
+  .filter((at) => at > 0 && metadataCrcAt(VIEW, at) >= 0);
+
+/** Pages that hold inodes. */
+const INODE_PAGES = pagesWhere((at) => VIEW.getUint16(at) === 0x494e);
+
+/** Pages with headers of groups: all four in the first. */
+const HEADER_PAGES = Array.from(
+  { length: SB.agcount },
+  (_, agno) => SB.agHeaderDaddr(agno, 0) * 512,
+);
+
+const METADATA = [...HEADER_PAGES, ...BLOCKS, ...INODE_PAGES];
+
+function pagesWhere(test: (at: number) => boolean): number[] {
+  const found: number[] = [];
+  for (let at = 0; at < IMAGE.length; at += PAGE) if (test(at)) found.push(at);
+  return found;
+}
 
 /** What a call answers: an `FsError` by its code. Anything else is a failure. */
 async function answer<T>(call: () => T | Promise<T>): Promise<T | string> {
@@ -123,13 +166,11 @@ async function answer<T>(call: () => T | Promise<T>): Promise<T | string> {
   }
 }
 
-/** Everything below a directory, each with its size and a checksum of its start. */
+/** Everything below a directory, with what a program can find out about it. */
 async function walk(fs: Mount): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   const todo = ["/"];
   for (let path = todo.pop(); path !== undefined; path = todo.pop()) {
-    // A forged directory may hold itself.
-    if (found.size > 300) break;
     const here = path;
     found.set(here, await describe(fs, here));
     const list = await answer(() => [...fs.readDirSync(here)]);
@@ -139,64 +180,114 @@ async function walk(fs: Mount): Promise<Map<string, string>> {
   return found;
 }
 
+/** One line, or the code of the first call that fails. */
 async function describe(fs: Mount, path: string): Promise<string> {
-  const info = await answer(() => fs.stat(path));
-  if (typeof info === "string") return info;
-  if (info.isDirectory) return "directory";
-  const content = await answer(async () => {
+  return await answer(async () => {
+    const info = await fs.lstat(path);
+    if (info.isSymlink) return await fs.readLink(path);
+    const attrs: string[] = [];
+    for (const name of await fs.listXattrs(path)) {
+      attrs.push(`${name} ${crc32c(await fs.getXattr(path, name))}`);
+    }
+    if (info.isDirectory) {
+      const names = [...fs.readDirSync(path)].map(({ name }) => name);
+      return `${names.length} names ${attrs}`;
+    }
     using file = await fs.open(path);
     const data = new Uint8Array(100 * PAGE);
     const n = await file.read(data, { at: 0 }) ?? 0;
-    await file.read(new Uint8Array(100), { at: Math.max(0, info.size - 100) });
     const extents = await file.fiemap();
-    return `${crc32c(data.subarray(0, n))} ${extents.length}`;
+    return `${info.size} ${
+      crc32c(data.subarray(0, n))
+    } ${attrs} ${extents.length}`;
   });
-  return `${info.size} ${content}`;
 }
 
-/** Mounts an image and looks at it, twice; the refusal if it is refused. */
-async function look(media: Overlay): Promise<Map<string, string> | FsError> {
+/** What came of an image. */
+interface Look {
+  /** Why it was not mounted. */
+  refused: FsError | null;
+  /** What was found in it. */
+  found: Map<string, string>;
+  /** The checks that failed. */
+  log: string[];
+}
+
+/** Mounts an image and looks at it; `change` is done afterwards. */
+async function look(
+  media: Overlay,
+  change: (fs: Mount) => Promise<void> = () => Promise.resolve(),
+): Promise<Look> {
   using device = createNvme(new VirtualClock(), { media });
   const before = media.writes;
-  let fs: Mount;
+  const log: string[] = [];
+  const old = setLogHandler((line) => log.push(line));
+  const result: Look = { refused: null, found: new Map(), log };
   try {
-    fs = await mount(device, xfs);
+    const fs = await mount(device, xfs);
+    result.found = await walk(fs);
+    await change(fs);
+    await answer(() => fs.unmount());
   } catch (error) {
     assert(error instanceof FsError, String(error));
     assertEquals(media.writes, before, "a refused mount has written");
-    return error;
+    result.refused = error;
+  } finally {
+    setLogHandler(old);
   }
-  const found = await walk(fs);
-  await fs.unmount();
-  await using again = await mount(device, xfs);
-  assertEquals(await walk(again), found);
-  return found;
+  return result;
 }
 
-const good = await look(new Overlay(IMAGE));
-assert(good instanceof Map, "the image cannot be mounted");
-const GOOD: Map<string, string> = good;
+const { refused: REFUSED, found: GOOD } = await look(new Overlay(IMAGE));
 
 Deno.test("the image is as planned", () => {
-  assertEquals(GOOD.size, 46);
-  // More extents than an inode holds.
+  assertEquals(REFUSED, null);
+  assertEquals(GOOD.size, 300);
+  // More extents than an inode holds, the attribute beside.
   assert(Number(GOOD.get("//few/holes")?.split(" ").at(-1)) >= 50);
+  const kinds = new Set(BLOCKS.map((at) => VIEW.getUint32(at)));
+  // Trees of free space by block and by size, of inodes and free ones, of owners and of
+  // shared blocks, of extents; directories of one block and of several; a link.
+  for (const text of ["AB3B", "AB3C", "IAB3", "FIB3", "RMB3", "R3FC", "BMA3"]) {
+    assert(kinds.has(magic(text)), text);
+  }
+  for (const text of ["XDB3", "XDD3", "XSLM", "XARM"]) {
+    assert(kinds.has(magic(text)), text);
+  }
 });
 
-/** Damage is found, or does no harm. */
+function magic(text: string): number {
+  return [...text].reduce((n, c) => n * 256 + c.charCodeAt(0), 0);
+}
+
+/** A program that meets damage is told, and all that comes later; the log says where it
+ * is, and what is wrong. */
+function checkTold({ found, log }: Look, what: string): boolean {
+  let told = false;
+  for (const [path, text] of found) {
+    // The page cache makes EIO of it, and so does a file system that is shut down.
+    if (text === "EUCLEAN" || text === "EIO") told = true;
+    else assertEquals(text, GOOD.get(path), `${what}: ${path}`);
+  }
+  if (told) {
+    const line = log.find((line) => line.includes("corruption detected"));
+    assert(line !== undefined, `${what}: nothing in the log`);
+    assert(/(xfs_\w+ at daddr|inode) \d+: /.test(line), `${what}: ${line}`);
+  }
+  return told;
+}
+
+/** Damage is found, or does no harm: says which. */
 async function checkDamaged(media: Overlay, what: string): Promise<string> {
   const got = await look(media);
-  if (got instanceof FsError) {
-    assert(["EUCLEAN", "EINVAL"].includes(got.code), `${what}: ${got.message}`);
-    assert(/super block|XFS|group|free space|inode|root/.test(got.message));
-    return got.code;
+  if (got.refused !== null) {
+    const { code, message } = got.refused;
+    assert(["EUCLEAN", "EINVAL"].includes(code), `${what}: ${message}`);
+    return code;
   }
-  let whole = got.size === GOOD.size;
-  for (const [path, text] of got) {
-    if (text === "EUCLEAN") whole = false;
-    else assertEquals(text, GOOD.get(path), what + path);
-  }
-  return whole ? "mounted" : "in part";
+  if (checkTold(got, what)) return "in part";
+  assertEquals(got.found.size, GOOD.size, what);
+  return "mounted";
 }
 
 Deno.test("mount() notices a flipped bit in any byte of the super block", async () => {
@@ -208,45 +299,99 @@ Deno.test("mount() notices a flipped bit in any byte of the super block", async 
   }
 });
 
-Deno.test("mount() does not mind what lies behind the super block in its block", async () => {
-  for (const at of [512, 1000, 4095]) {
-    const media = new Overlay(IMAGE);
-    media.page(0)[at] = 0xff;
+// As Linux 6.18 does.
+Deno.test("mount() does not mind what lies behind the super block in its sector", async () => {
+  for (const at of [304, 400, 511]) {
+    const image = new Image(IMAGE.slice());
+    image.header(0, 0, (view) => view.setUint8(at, 1));
+    const media = new Overlay(image.data);
     assertEquals(await checkDamaged(media, `byte ${at}`), "mounted");
   }
 });
 
-/** What inodes, or the super block, keep in blocks of their own. */
-function blobs(): [at: number, length: number][] {
-  const v = new DataView(IMAGE.buffer);
-  const found: [number, number][] = [];
-  const add = (record: number, length: number) =>
-    found.push([v.getUint32(record + 116) * PAGE, v.getUint32(length)]);
-  add(0, 56);
-  for (const at of inodes()) if (v.getUint32(at + 80) > 0) add(at, at + 72);
-  return found;
-}
-
-/** Records of inodes that have been written. */
-function inodes(): number[] {
-  const found: number[] = [];
-  for (const at of METADATA) {
-    for (let i = at; i < at + PAGE; i += 512) {
-      if (IMAGE[i] === 0x49 && IMAGE[i + 1] === 0x4e) found.push(i);
+Deno.test("mount() notices a flipped bit in the headers of a group, and says where", async () => {
+  for (const page of HEADER_PAGES) {
+    for (const [sector, kind] of [[1, "xfs_agf"], [2, "xfs_agi"]] as const) {
+      for (let at = 0; at < 512; at += 7) {
+        const media = new Overlay(IMAGE);
+        media.page(page)[sector * 512 + at]! ^= 1 << (at & 7);
+        const { refused } = await look(media);
+        assertEquals(refused?.code, "EUCLEAN", `${kind} byte ${at}`);
+        const where = `${kind} at daddr ${page / 512 + sector}: checksum`;
+        assertStringIncludes(refused!.message, where);
+      }
     }
   }
-  return found;
+});
+
+/** Changes that need every tree. */
+async function change(fs: Mount): Promise<void> {
+  const punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  const steps: (() => unknown)[] = [
+    () => fs.mkdirSync("/new"),
+    () => fs.openSync("/new/file", ALL).close(),
+    () => fs.truncateSync("/whole", PAGE),
+    () => fs.removeSync("/few/holes"),
+    () => fs.setXattrSync("/few", "user.other", new Uint8Array(500)),
+    () => fs.removeXattrSync("/few", "user.leaf"),
+    () => fs.renameSync("/more/name 7", "/many/name"),
+    () => fs.unlinkSync("/more/name 8"),
+    async () => {
+      using file = await fs.open("/few/shared", ALL);
+      await file.write(new Uint8Array(100), { at: PAGE });
+      await file.sync();
+      await file.fallocate(punch, 2 * PAGE, PAGE);
+    },
+    () => fs.sync(),
+  ];
+  for (const step of steps) await answer(step);
 }
 
-Deno.test("a flipped bit in free space, extents or entries is noticed", async () => {
-  assertEquals(blobs().length, 3);
-  for (const [at, length] of blobs()) {
-    const step = Math.ceil(length / 25);
-    for (let i = 0; i < Math.min(length, PAGE); i += step) {
+// What is looked at when all is well is what has to be noticed when it is not.
+Deno.test("a flipped bit in any block that is used is noticed by name, and shuts the file system down", async () => {
+  const whole = new Overlay(IMAGE);
+  const well = await look(whole, change);
+  assertEquals(well.log, []);
+  const used = BLOCKS.filter((at) => whole.seen.has(at));
+  const random = new Prng(1, "flip");
+  const kinds = new Set<string>();
+  for (const at of used) {
+    for (let n = 0; n < 3; n++) {
       const media = new Overlay(IMAGE);
-      media.page(at)[i]! ^= 1 << (i & 7);
-      const outcome = await checkDamaged(media, `byte ${at}+${i}`);
-      assert(outcome !== "mounted", `byte ${at}+${i}`);
+      const byte = random.below(PAGE);
+      media.page(at)[byte]! ^= 1 << random.below(8);
+      const got = await look(media, change);
+      const what = `byte ${at}+${byte}`;
+      if (got.refused === null) checkTold(got, what);
+      const log = got.log.join("\n");
+      const said = new RegExp(`(xfs_\\w+) at daddr ${at / 512}: `).exec(log);
+      assert(said !== null, `${what} is not in the log: ${log}`);
+      assertStringIncludes(log, "Shutting down");
+      kinds.add(said[1]!);
+    }
+  }
+  assert(kinds.size >= 13, `only ${[...kinds]}`);
+});
+
+Deno.test("a flipped bit in an inode that is used is noticed by name", async () => {
+  const random = new Prng(2, "flip");
+  for (const page of INODE_PAGES) {
+    for (let at = page; at < page + PAGE; at += SB.inodesize) {
+      // Of those that are used, some.
+      if (VIEW.getUint16(at + 2) === 0 || random.below(2) === 0) continue;
+      const media = new Overlay(IMAGE);
+      const byte = random.below(SB.inodesize);
+      media.page(at)[at % PAGE + byte]! ^= 1 << random.below(8);
+      const got = await look(media);
+      const ino = VIEW.getUint32(at + 156);
+      const what = `inode ${ino} byte ${byte}`;
+      const log = got.log.join("\n");
+      // The magic number is looked at when the block of inodes is read.
+      const said = new RegExp(`inode ${ino}: |xfs_inode at daddr`).exec(log);
+      // Those of the real-time device are not.
+      const isUsed = ino !== SB.rbmino && ino !== SB.rsumino;
+      if (isUsed) assert(said !== null, `${what}: ${log}`);
+      if (got.refused === null) assertEquals(checkTold(got, what), isUsed);
     }
   }
 });
@@ -289,114 +434,6 @@ function damage(page: Uint8Array, random: Prng): void {
   }
 }
 
-/** Numbers at the edges of what a field can hold. */
-const EDGES = [0, 1, 2, 10, 511, 8191, 8192, 2 ** 31, 2 ** 32 - 1];
-
-/** Makes the checksum of 512 bytes right, whose field is at byte 4. */
-function reseal(record: Uint8Array): void {
-  const v = new DataView(record.buffer, record.byteOffset, 512);
-  v.setUint32(4, 0);
-  v.setUint32(4, crc32c(record));
-}
-
-/** Changes a few words of a record, and makes its checksum right. */
-function forge(record: Uint8Array, bytes: number, random: Prng): void {
-  const v = new DataView(record.buffer, record.byteOffset, 512);
-  for (let n = 1 + random.below(2); n > 0; n--) {
-    // Not the magic nor the checksum.
-    const at = 8 + 4 * random.below((bytes - 8) / 4);
-    const by = random.below(3) - 1;
-    const edge = EDGES[random.below(EDGES.length)]!;
-    v.setUint32(at, by === 0 ? edge : v.getUint32(at) + by);
-  }
-  reseal(record);
-}
-
-/** Uses whatever a forged image lets one use. */
-async function abuse(media: Overlay): Promise<string> {
-  using device = createNvme(new VirtualClock(), { media });
-  const fs = await answer(() => mount(device, xfs, { memory: 16 * MiB }));
-  if (typeof fs === "string") return fs;
-  for (const path of (await walk(fs)).keys()) {
-    await answer(async () => {
-      using file = await fs.open(path, { read: true, write: true });
-      await file.write(new Uint8Array(5000), { at: 3000 });
-      await file.sync();
-      await file.truncate(1);
-    });
-  }
-  for (const path of ["/few/holes", "/whole", "/many", "/few/empty"]) {
-    await answer(() => fs.remove(path));
-  }
-  for (let i = 0; i < 5; i++) {
-    await answer(() => fs.mkdir(`/new${i}`));
-    await answer(async () => {
-      using file = await fs.open(`/new${i}/file`, ALL);
-      await file.write(new Uint8Array(100_000));
-    });
-  }
-  await answer(() => fs.sync());
-  await answer(() => fs.unmount());
-  return "mounted";
-}
-
-/** Runs forged images; warnings are what they deserve. */
-async function abuseAll(
-  rounds: number,
-  make: (media: Overlay, random: Prng) => void,
-): Promise<void> {
-  const random = new Prng(2, "forge");
-  const handler = setWarningHandler(() => {});
-  const outcomes = new Set<string>();
-  try {
-    for (let round = 0; round < rounds; round++) {
-      const media = new Overlay(IMAGE);
-      make(media, random);
-      try {
-        outcomes.add(await abuse(media));
-      } catch (cause) {
-        throw new Error(`round ${round}`, { cause });
-      }
-    }
-  } finally {
-    setWarningHandler(handler);
-  }
-  assert(outcomes.size > 1, `all of them: ${[...outcomes]}`);
-}
-
-Deno.test("a forged super block throws nothing but FsError", async () => {
-  await abuseAll(80, (media, random) => {
-    forge(media.page(0).subarray(0, 512), 124, random);
-  });
-});
-
-Deno.test("forged inodes throw nothing but FsError", async () => {
-  const records = inodes();
-  assert(records.length >= 46);
-  await abuseAll(80, (media, random) => {
-    // More often the first ones, which have content.
-    const pick = random.below(1 + random.below(records.length));
-    const at = records[pick]!;
-    const record = media.page(at).subarray(at % PAGE, at % PAGE + 512);
-    forge(record, 200, random);
-  });
-});
-
-Deno.test("forged free space throws nothing but FsError", async () => {
-  const v = new DataView(IMAGE.buffer);
-  const length = v.getUint32(56);
-  const at = v.getUint32(116) * PAGE;
-  await abuseAll(80, (media, random) => {
-    const page = media.page(at);
-    const words = new DataView(page.buffer);
-    const edge = EDGES[random.below(EDGES.length)]!;
-    words.setUint32(4 * random.below(length / 4), edge);
-    const sb = media.page(0).subarray(0, 512);
-    new DataView(sb.buffer).setUint32(60, crc32c(page.subarray(0, length)));
-    reseal(sb);
-  });
-});
-
 Deno.test("mount() says what it has found instead of an XFS", async () => {
   const text = (at: number, bytes: number[]) => {
     const image = new Uint8Array(32 * MiB);
@@ -411,22 +448,22 @@ Deno.test("mount() says what it has found instead of an XFS", async () => {
     ["magic 0x00000000", text(65600, [0x5f, 0x42, 0x48, 0x52])],
     // A FAT boot sector.
     ["magic 0xeb589000", text(0, [0xeb, 0x58, 0x90])],
-    ["v5 format of XFS", text(0, [0x58, 0x46, 0x53, 0x42])],
+    ["version 0 is not 5", text(0, [0x58, 0x46, 0x53, 0x42])],
     ["magic 0x58465362", text(0, [0x58, 0x46, 0x53, 0x62])],
   ];
   for (const [expected, media] of rows) {
-    const error = await look(media);
-    assert(error instanceof FsError && error.code === "EINVAL");
-    assert(error.message.includes(expected), error.message);
+    const { refused } = await look(media);
+    assertEquals(refused?.code, "EINVAL");
+    assertStringIncludes(refused!.message, expected);
   }
 });
 
 Deno.test("mount() refuses an image that has been cut short, whatever is left", async () => {
   for (const size of [PAGE, 5 * PAGE, 16 * MiB, 32 * MiB - PAGE]) {
-    const error = await look(new Overlay(IMAGE, size));
-    assert(error instanceof FsError && error.code === "EUCLEAN");
-    const expected = `do not fit in the ${size} bytes of the device`;
-    assert(error.message.includes(expected), error.message);
+    const { refused } = await look(new Overlay(IMAGE, size));
+    assertEquals(refused?.code, "EIO");
+    const expected = `do not fit on a device of ${size / PAGE}`;
+    assertStringIncludes(refused!.message, expected);
   }
 });
 
@@ -440,7 +477,7 @@ Deno.test("an image file that is cut short while mounted answers ENODATA, as a b
     Deno.truncateSync(path, PAGE);
     const error = await assertRejects(() => fs.stat("/few/empty"), FsError);
     assertEquals(error.code, "ENODATA");
-    assertEquals(await answer(() => fs.unmount()), "ENODATA");
+    await fs.unmount();
   } finally {
     Deno.removeSync(path);
   }
@@ -449,5 +486,7 @@ Deno.test("an image file that is cut short while mounted answers ENODATA, as a b
 Deno.test("mount() accepts an image that is larger than what mkfs was given", async () => {
   const larger = new Uint8Array(33 * MiB);
   larger.set(IMAGE);
-  assertEquals(await look(new Overlay(larger)), GOOD);
+  const { refused, found } = await look(new Overlay(larger));
+  assertEquals(refused, null);
+  assertEquals(found, GOOD);
 });

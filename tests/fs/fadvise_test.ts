@@ -7,6 +7,7 @@ import {
   VirtualClock,
   xfs,
 } from "../../mod.ts";
+import { assertCleanImage } from "./xfs5/clean.ts";
 
 const KIB = 1024;
 
@@ -29,6 +30,7 @@ async function readsAfter(...advice: Advice[]) {
   const answer = [read.ios - ios, (read.bytes - bytes) / KIB];
   file.close();
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
   return answer;
 }

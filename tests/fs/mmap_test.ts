@@ -27,6 +27,7 @@ import {
   xfs,
 } from "../../mod.ts";
 import { codeOf, codeOfAsync } from "./ramfs.ts";
+import { assertCleanImage } from "./xfs5/clean.ts";
 
 const P = 4096;
 const MiB = 2 ** 20;
@@ -54,6 +55,7 @@ type Stack = Awaited<ReturnType<typeof setUp>>;
 async function tearDown({ fs, file, device }: Stack): Promise<void> {
   file[Symbol.dispose]();
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
 }
 
@@ -220,6 +222,7 @@ Deno.test("pageSync() is the memory itself", async () => {
   assertEquals(read(again, P + 100, 2), Uint8Array.of(7, 5));
   again.close();
   await fs.unmount();
+  assertCleanImage(s.device);
 });
 
 Deno.test("what was synced survives a power cut, on blocks of 4096 and 1024 bytes", async () => {

@@ -12,6 +12,7 @@ import {
   VirtualClock,
   xfs,
 } from "../../mod.ts";
+import { assertCleanImage } from "./xfs5/clean.ts";
 
 const MiB = 2 ** 20;
 
@@ -58,6 +59,7 @@ Deno.test("mount() takes a device again that has had a power cut, and the mount 
   again.close();
   await fs.unmount();
   await (await mount(device, xfs)).unmount();
+  assertCleanImage(device);
   device.close();
 });
 
@@ -82,5 +84,6 @@ Deno.test("mount() that is under way when the power goes fails", async () => {
   await assertRejects(() => mounting, FsError, "EIO");
   const fs = await mount(device, xfs);
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
 });

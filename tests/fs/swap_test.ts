@@ -21,6 +21,7 @@ import { exampleFs } from "../example_fs.ts";
 import { TestDevice } from "../iomap/testfs.ts";
 import { TaskClock, watchLocks } from "../lockdep.ts";
 import { codeOfAsync } from "./ramfs.ts";
+import { assertCleanImage } from "./xfs5/clean.ts";
 
 const P = 4096;
 const MiB = 2 ** 20;
@@ -67,6 +68,7 @@ Deno.test("swapon() takes a file into use until swapoff()", async () => {
   assertEquals(fs.swaps(), []);
   assertEquals(await codeOfAsync(() => fs.swapoff("/s")), "EINVAL");
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
 });
 
@@ -108,6 +110,7 @@ Deno.test("iomap corner case 156: an active swap file is not written, preallocat
   file.close();
   direct.close();
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
 });
 
@@ -184,6 +187,7 @@ Deno.test("swapon() refuses what is no swap file, and the log says why", async (
   // What was refused is a file as any other.
   await fs.truncate("/none", 0);
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
 });
 
@@ -234,6 +238,7 @@ Deno.test("swapon() of one area too many leaves the file as it was", async () =>
   assertEquals(await file.write(bytes(P, 1), { at: P }), P);
   file.close();
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
 });
 
@@ -255,6 +260,7 @@ Deno.test("swapon() asks for the extents with the inode's lock held, swapoff() f
   const off = await watchLocks(() => fs.swapoff("/s"));
   assertEquals([...off.taken], []);
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
 });
 
@@ -291,6 +297,7 @@ Deno.test("private pages are swapped out and come back, and swapoff() brings all
   map.unmap();
   file.close();
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
 });
 
@@ -315,6 +322,7 @@ Deno.test("more private pages than memory go to a swap file", async () => {
   await fs.swapoff("/s");
   file.close();
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
 });
 
@@ -332,5 +340,6 @@ Deno.test("without swap space a private page that has no room is ENOMEM", async 
   map.unmap();
   file.close();
   await fs.unmount();
+  assertCleanImage(device);
   device.close();
 });

@@ -12,6 +12,7 @@ import {
   xfs,
 } from "../../mod.ts";
 import { exampleFs } from "../example_fs.ts";
+import { assertCleanImage } from "./xfs5/clean.ts";
 
 const KiB = 1024;
 const ALL = { read: true, write: true, create: true };
@@ -34,6 +35,7 @@ async function setUp(type: FileSystemType) {
     file.close();
     direct.close();
     await fs.unmount();
+    if (type === xfs) assertCleanImage(device);
     device.close();
   };
   return { clock, file, direct, inode, tearDown };

@@ -7,6 +7,7 @@ import {
   VirtualClock,
   xfs,
 } from "../../mod.ts";
+import { assertCleanImage } from "../fs/xfs5/clean.ts";
 
 const KiB = 1024;
 /** Data every 256 KiB, so that no two pieces are one mapping. */
@@ -38,6 +39,7 @@ async function doorbells(
   const rung = count;
   await file.close();
   await mnt.unmount();
+  assertCleanImage(device);
   device.close();
   return rung;
 }

@@ -48,6 +48,7 @@ import {
   oneIn,
   SchedulingClock,
 } from "./schedules_stack.ts";
+import { assertCleanImage } from "../fs/xfs5/clean.ts";
 
 const KiB = 1024;
 const PAGE = 4096;
@@ -384,8 +385,10 @@ class Run {
     this.#file.close();
     this.#direct.close();
     await asTask(() => this.#fs.unmount());
-    if (this.#plan.fs === "xfs") checkIdle(this.#fs.superBlock);
     checkNoFolios(this.#fs.superBlock);
+    if (this.#plan.fs !== "xfs") return;
+    checkIdle(this.#fs.superBlock);
+    assertCleanImage(this.#disk.memory);
   }
 
   /** Runs the calls of a round: one after the other in each task, the tasks at once. */

@@ -25,6 +25,7 @@ import { VirtualClock } from "../../lib/clock.ts";
 import type { Prng } from "../../lib/prng.ts";
 import { mkfsXfs } from "../../mod.ts";
 import { TaskClock } from "../lockdep.ts";
+import type { FsckReader } from "../../fs/xfs5/fsck/fsck.ts";
 
 /** Whether something is so once in `n` times. */
 export function oneIn(prng: Prng, n: number): boolean {
@@ -65,7 +66,8 @@ const DISK_SIZE = 16 * 2 ** 20;
 const CHUNK = 65536;
 
 /** An array, with a note of what was written. */
-class DiskMemory {
+class DiskMemory implements FsckReader {
+  readonly size = DISK_SIZE;
   readonly data: Uint8Array = new Uint8Array(DISK_SIZE);
   readonly #touched = new Uint8Array(DISK_SIZE / CHUNK);
 
@@ -73,6 +75,11 @@ class DiskMemory {
     this.data.set(bytes, at);
     const last = Math.floor((at + bytes.length - 1) / CHUNK);
     for (let i = Math.floor(at / CHUNK); i <= last; i++) this.#touched[i] = 1;
+  }
+
+  read(at: number, data: Uint8Array): number {
+    data.set(this.data.subarray(at, at + data.length));
+    return 0;
   }
 
   /** Makes it equal to another, from which only what was noted differs. */

@@ -34,6 +34,7 @@ import {
   xfs,
 } from "../../mod.ts";
 import { bytes, test, TestFs } from "./testfs.ts";
+import { assertCleanImage } from "../fs/xfs5/clean.ts";
 
 /** Events of what `fn` does. */
 async function traced(fn: () => unknown): Promise<IomapTraceEvent[]> {
@@ -294,6 +295,7 @@ test("formatIomapTrace() prints what the kernel printed for the same operations"
   }
   for (const file of files.values()) file.close();
   await fs.unmount();
+  assertCleanImage(device);
 });
 
 function operate(fs: Mount, files: Map<string, FsFile>, op: Op): void {

@@ -17,7 +17,7 @@
  * @module
  */
 
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import {
   XFS_AG_RESV_NONE,
   xfsAgResvInit,
@@ -41,7 +41,7 @@ import {
 import type { XfsMount } from "../../fs/xfs5/mount.ts";
 import { Prng } from "../../lib/prng.ts";
 import { readFreeSpace } from "../fs/xfs5/libxfs/alloc_check.ts";
-import { begin, openMount } from "../fs/xfs5/libxfs/fixture.ts";
+import { begin, mountImage } from "../fs/xfs5/libxfs/fixture.ts";
 import { MemoryDevice } from "../fs/xfs5/libxfs/memory_device.ts";
 import { mkfs, repair, run, whyNot, withMount } from "./loop.ts";
 
@@ -191,8 +191,7 @@ function compare(test: Case, dir: string): void {
     if (test.fragments !== undefined) fragment(mnt, test.fragments);
   });
   const device = new MemoryDevice(test.bytes, Deno.readFileSync(image));
-  const mp = openMount(device);
-  assert(typeof mp !== "number");
+  const mp = mountImage(device);
   mp.reserveBlocks();
   for (const pag of mp.perags) assertEquals(xfsAgResvInit(pag, null), 0);
   withMount(image, mnt, () => drive(test, mp, files));

@@ -24,7 +24,9 @@ export const XFLAG_EXTSIZE = 0x800;
 export const XFLAG_EXTSZINHERIT = 0x1000;
 export const XFLAG_COWEXTSIZE = 0x10000;
 
+const SEEK_DATA = 3;
 const FICLONERANGE = 0x4020940d;
+const GOINGDOWN = 0x8004587d;
 const FSGETXATTR = 0x801c581f;
 const FSSETXATTR = 0x401c5820;
 
@@ -34,6 +36,8 @@ const SYMBOLS = {
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "i64" },
+  pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "i64" },
+  lseek: { parameters: ["i32", "i64", "i32"], result: "i64" },
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
   fsync: { parameters: ["i32"], result: "i32" },
@@ -81,6 +85,13 @@ export class Libc {
     const n = this.#c.pwrite(fd, data, BigInt(data.length), BigInt(at));
     return Number(n);
   }
+  pread(fd: number, data: Uint8Array<ArrayBuffer>, at: number): number {
+    return Number(this.#c.pread(fd, data, BigInt(data.length), BigInt(at)));
+  }
+  /** Offset of the next data. */
+  seekData(fd: number, at: number): number {
+    return Number(this.#c.lseek(fd, BigInt(at), SEEK_DATA));
+  }
   ftruncate(fd: number, size: number): number {
     return this.#c.ftruncate(fd, BigInt(size));
   }
@@ -104,6 +115,15 @@ export class Libc {
   ): number {
     const arg = new BigInt64Array([from, at, len, toAt].map(BigInt));
     return this.#c.ioctl(to, BigInt(FICLONERANGE), arg);
+  }
+
+  /** Shuts a file system down.
+   * @param mode 0 syncs it before, 1 writes the log before, 2 nothing. */
+  goingDown(root: string, mode: number): number {
+    const fd = this.open(root, O_RDONLY);
+    const result = this.#c.ioctl(fd, BigInt(GOINGDOWN), new Uint32Array([mode]));
+    this.close(fd);
+    return result;
   }
 
   /** Sets the extent size hints of a file or directory, bytes. */

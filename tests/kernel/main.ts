@@ -14,6 +14,8 @@
  */
 
 import { parseArgs } from "node:util";
+import { OPTION_SETS } from "../fs/xfs5/option_sets.ts";
+import { bothWays } from "./both_ways.ts";
 import { fsckXfs } from "../../fs/xfs5/fsck/fsck.ts";
 import { FileReader } from "./file_reader.ts";
 import { Libc } from "./libc.ts";
@@ -100,7 +102,7 @@ function settings(): Settings {
   };
 }
 
-function main(): number {
+async function main(): Promise<number> {
   const why = whyNot();
   if (why !== null) {
     console.log(`skipped: ${why}`);
@@ -117,6 +119,13 @@ function main(): number {
       for (const line of complaints.slice(0, 20)) console.log(`  ${line}`);
       if (complaints.length > 0) failed++;
     }
+    for (let i = 0; i < Math.min(s.rounds, OPTION_SETS.length); i++) {
+      const seed = s.seed + i;
+      const set = (seed - 1) % OPTION_SETS.length;
+      const complaints = await bothWays(libc, dir, set, seed, s.ops);
+      for (const line of complaints.slice(0, 20)) console.log(`  ${line}`);
+      if (complaints.length > 0) failed++;
+    }
   } finally {
     libc.dispose();
     if (failed === 0 && !s.keep) Deno.removeSync(dir, { recursive: true });
@@ -125,4 +134,4 @@ function main(): number {
   return failed === 0 ? 0 : 1;
 }
 
-if (import.meta.main) Deno.exit(main());
+if (import.meta.main) Deno.exit(await main());

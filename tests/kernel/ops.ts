@@ -55,6 +55,12 @@ export class Operations {
     this.#dirs = [root];
   }
 
+  /** Works on what others have made, too. */
+  adopt(files: string[], dirs: string[]): void {
+    this.#files.push(...files);
+    this.#dirs.push(...dirs.filter((dir) => !this.#dirs.includes(dir)));
+  }
+
   /** Does one. What the file system refuses is no failure. */
   step(): void {
     const total = WEIGHTS.reduce((n, [, w]) => n + w, 0);

@@ -16,6 +16,7 @@ import {
 import { shrinkFolios } from "../../mm/vmscan.ts";
 import { filemapLookup } from "../../mm/filemap.ts";
 import { FakeFile } from "./fake_file.ts";
+import { assertCleanImage } from "../fs/xfs5/clean.ts";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -95,6 +96,7 @@ for (const [name, way] of WAYS) {
     assert(wrote >= 0.9 * MEMORY && readMost >= 0.9 * MEMORY);
     file.close();
     await fs.unmount();
+    assertCleanImage(fs.superBlock.bdev);
   });
 }
 
@@ -114,6 +116,7 @@ Deno.test("many writers at a time stay within the limit", async () => {
   await Promise.all(["a", "b", "c", "d", "e", "f"].map(writer));
   assert(most * 4096 <= 1.1 * MEMORY, `${most} pages`);
   await fs.unmount();
+  assertCleanImage(fs.superBlock.bdev);
 });
 
 Deno.test("iomap corner case 93: writepages from within reclaim is -EIO, and nothing is written", async () => {

@@ -48,12 +48,10 @@ async function assertOnceEach(
 Deno.test("each corner case of the block layer and the device is one test", () =>
   assertOnceEach(/["'`]corner case (\d+): /g, range(1, 152)));
 
-/** Of what is not here: DAX, the ext4-like file system, reflink, collapse and insert. */
+/** Of what is not here: DAX, and the ext4-like file system. */
 const LATER = [
   ...range(127, 136),
   ...["160", "164", "170", "171"],
-  ...["165", "166", "167"],
-  ...["162", "163"],
 ];
 
 Deno.test("each corner case of iomap and the page cache is one test", () =>

@@ -6,22 +6,11 @@
 
 import * as F from "../libxfs/format.ts";
 import { type BlockKind, type FsckContext, viewOf } from "./context.ts";
-import { daKind, DaWalk, FileReader, hashName } from "./da.ts";
+import { daKind, DaWalk, FileReader, hashName, rmtKind } from "./da.ts";
 import type { Extents, ForkPlace } from "./fork.ts";
 
 const LEAF: BlockKind = daKind("attr leaf", F.XFS_ATTR3_LEAF_MAGIC);
-const REMOTE: BlockKind = {
-  name: "remote attr block",
-  magic: F.XFS_ATTR3_RMT_MAGIC,
-  magicAt: F.RMT_MAGIC,
-  magicBytes: 4,
-  crcAt: F.RMT_CRC,
-  blknoAt: F.RMT_BLKNO,
-  lsnAt: F.RMT_LSN,
-  uuidAt: F.RMT_UUID,
-  ownerAt: F.RMT_OWNER,
-  ownerBytes: 8,
-};
+const REMOTE: BlockKind = rmtKind("remote attr block", F.XFS_ATTR3_RMT_MAGIC);
 const NAMESPACES = F.XFS_ATTR_ROOT | F.XFS_ATTR_SECURE | F.XFS_ATTR_PARENT;
 const MAX_VALUE = 65536;
 

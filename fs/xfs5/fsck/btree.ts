@@ -185,7 +185,7 @@ export const BMBT: TreeKind = {
 };
 
 /** Keys as the tree orders them. */
-export function compareKeys(a: number[], b: number[]): number {
+function compareKeys(a: number[], b: number[]): number {
   for (let i = 0; i < a.length; i++) {
     if (a[i] !== b[i]) return a[i]! - b[i]!;
   }

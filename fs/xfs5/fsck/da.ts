@@ -24,6 +24,22 @@ export function daKind(name: string, magic: number): BlockKind {
   };
 }
 
+/** Header of blocks with part of a value, or of a target. */
+export function rmtKind(name: string, magic: number): BlockKind {
+  return {
+    name,
+    magic,
+    magicAt: F.RMT_MAGIC,
+    magicBytes: 4,
+    crcAt: F.RMT_CRC,
+    blknoAt: F.RMT_BLKNO,
+    lsnAt: F.RMT_LSN,
+    uuidAt: F.RMT_UUID,
+    ownerAt: F.RMT_OWNER,
+    ownerBytes: 8,
+  };
+}
+
 const NODE: BlockKind = daKind("da node", F.XFS_DA3_NODE_MAGIC);
 
 /** A run of blocks of a file. */

@@ -12,9 +12,7 @@ import { daKind, DaWalk, FileReader, hashName } from "./da.ts";
 import { Extents } from "./fork.ts";
 import {
   FT_BAD,
-  FT_DIR,
   FT_FREE,
-  FT_REG,
   type InodeCheck,
   type InodeImage,
   type InodeTable,
@@ -47,8 +45,6 @@ const FREE_TAG = 0xffff;
 const NULL_BEST = 0xffff;
 const DOT = 0x2e;
 const SLASH = 0x2f;
-/** Most blocks of directory data: 32 GiB. */
-const MAX_TYPE = 8;
 
 /** Bytes of an entry of a data block. */
 function entrySize(namelen: number): number {
@@ -107,7 +103,7 @@ export class DirCheck {
   all(progress: (inodes: number) => void): void {
     const { type, count } = this.#table;
     for (let i = 0; i < count; i++) {
-      if (type[i] === FT_DIR) this.#directory(i);
+      if (type[i] === F.XFS_DIR3_FT_DIR) this.#directory(i);
       if (i % 1024 === 0) progress(i);
     }
   }
@@ -208,7 +204,7 @@ class Directory {
   #link(to: number, type: number, where: string): void {
     const { links, parent } = this.#table;
     links[to]!++;
-    if (type !== FT_DIR) return;
+    if (type !== F.XFS_DIR3_FT_DIR) return;
     // Its ".." is a link to this one.
     links[this.#index]!++;
     if (parent[to] === 0 && to !== this.#index) {
@@ -412,7 +408,7 @@ class Directory {
     const where = `entry at block ${db} offset ${at}`;
     const byte = db * this.#ctx.sb.dirblksize + at;
     this.#entries.add(hashName(data, at + 9, len), byte / 8);
-    if (ftype > MAX_TYPE) this.#found(`${where}: bad ftype ${ftype}`);
+    if (ftype >= F.XFS_DIR3_FT_MAX) this.#found(`${where}: bad ftype ${ftype}`);
     const isDot = len === 1 && data[at + 9] === DOT;
     const isDotdot = len === 2 && data[at + 9] === DOT && data[at + 10] === DOT;
     if (isDot) {
@@ -424,7 +420,9 @@ class Directory {
     if (db !== 0 || at !== place) {
       this.#found(`${isDot ? "." : ".."} ${where}, out of place`);
     }
-    if (ftype !== FT_DIR) this.#found(`${where}: ftype ${ftype} of . or ..`);
+    if (ftype !== F.XFS_DIR3_FT_DIR) {
+      this.#found(`${where}: ftype ${ftype} of . or ..`);
+    }
   }
 
   #checkBestfree(view: DataView, db: number, room: FreeRoom): void {
@@ -699,7 +697,7 @@ export class LinkCheck {
   check(complete: boolean): void {
     const { sb } = this.#ctx;
     const root = this.#table.indexOf(sb.rootino);
-    if (root < 0 || this.#table.type[root] !== FT_DIR) {
+    if (root < 0 || this.#table.type[root] !== F.XFS_DIR3_FT_DIR) {
       return this.#ctx.found(`root inode ${sb.rootino} is no directory`);
     }
     // Whoever looks for the root's parent finds itself.
@@ -723,7 +721,7 @@ export class LinkCheck {
   /** An inode that the super block names. */
   #special(ino: number, name: string): void {
     const index = this.#table.indexOf(ino);
-    if (index < 0 || this.#table.type[index] !== FT_REG) {
+    if (index < 0 || this.#table.type[index] !== F.XFS_DIR3_FT_REG_FILE) {
       return this.#ctx.found(`${name} inode ${ino} is no file in use`);
     }
     this.#table.links[index]!++;
@@ -738,7 +736,7 @@ export class LinkCheck {
     const { type, parent, dotdot, count } = this.#table;
     for (let index = 0; index < count; index++) {
       const ino = dotdot[index]!;
-      if (type[index] !== FT_DIR || ino === 0) continue;
+      if (type[index] !== F.XFS_DIR3_FT_DIR || ino === 0) continue;
       const self = this.#table.inoOf(index);
       const isRoot = self === this.#ctx.sb.rootino;
       if (ino === self && !isRoot) {
@@ -762,7 +760,7 @@ export class LinkCheck {
     const { type, nlink, links, count } = this.#table;
     for (let i = 0; i < count; i++) {
       if (type[i] === FT_FREE || type[i] === FT_BAD) continue;
-      const own = type[i] === FT_DIR ? 1 : 0;
+      const own = type[i] === F.XFS_DIR3_FT_DIR ? 1 : 0;
       const linked = i === root || links[i]! > own && this.#isNamed(i);
       const ino = this.#table.inoOf(i);
       if (!linked) this.#ctx.found(`disconnected inode ${ino}`);
@@ -776,7 +774,8 @@ export class LinkCheck {
 
   /** Whether some directory names it: a directory's links come from below, too. */
   #isNamed(i: number): boolean {
-    return this.#table.type[i] !== FT_DIR || this.#table.parent[i] !== 0;
+    return this.#table.type[i] !== F.XFS_DIR3_FT_DIR ||
+      this.#table.parent[i] !== 0;
   }
 
   /** Parents lead to the root, not round in circles. */
@@ -786,7 +785,7 @@ export class LinkCheck {
     const state = new Uint8Array(count);
     state[root] = 2;
     for (let i = 0; i < count; i++) {
-      if (type[i] !== FT_DIR || state[i] !== 0) continue;
+      if (type[i] !== F.XFS_DIR3_FT_DIR || state[i] !== 0) continue;
       let at = i;
       while (state[at] === 0 && parent[at] !== 0) {
         state[at] = 1;

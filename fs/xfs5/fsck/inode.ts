@@ -12,6 +12,16 @@ import { getU64 } from "../libxfs/bytes.ts";
 import * as F from "../libxfs/format.ts";
 import { type Chunk, chunkIsFree, chunkIsHole, type FsckGroup } from "./ag.ts";
 import { checkAttrFork, checkShortformAttr } from "./attr.ts";
+import {
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  S_IFSOCK,
+} from "../../fs.ts";
 import { type FsckContext, viewOf } from "./context.ts";
 import { Extents, type ForkPlace, readFork } from "./fork.ts";
 import { checkSymlink } from "./symlink.ts";
@@ -23,41 +33,26 @@ import {
   USE_UNWRITTEN,
 } from "./usage.ts";
 
-const S_IFMT = 0o170000;
-const S_IFIFO = 0o010000;
-const S_IFCHR = 0o020000;
-const S_IFDIR = 0o040000;
-const S_IFBLK = 0o060000;
-const S_IFREG = 0o100000;
-const S_IFLNK = 0o120000;
-const S_IFSOCK = 0o140000;
-
-/** Types as directories tell them. */
-export const FT_REG = 1;
-export const FT_DIR = 2;
-const FT_CHRDEV = 3;
-const FT_BLKDEV = 4;
-const FT_FIFO = 5;
-const FT_SOCK = 6;
-export const FT_SYMLINK = 7;
-/** Not in use. */
-export const FT_FREE = 0;
-/** In use, and nothing more is known. */
+/** Type of an inode that is not in use. */
+export const FT_FREE: number = F.XFS_DIR3_FT_UNKNOWN;
+/** Type of an inode in use of which nothing more is known. */
 export const FT_BAD = 255;
 
+/** Types as directories tell them. */
 const TYPES = new Map<number, number>([
-  [S_IFREG, FT_REG],
-  [S_IFDIR, FT_DIR],
-  [S_IFCHR, FT_CHRDEV],
-  [S_IFBLK, FT_BLKDEV],
-  [S_IFIFO, FT_FIFO],
-  [S_IFSOCK, FT_SOCK],
-  [S_IFLNK, FT_SYMLINK],
+  [S_IFREG, F.XFS_DIR3_FT_REG_FILE],
+  [S_IFDIR, F.XFS_DIR3_FT_DIR],
+  [S_IFCHR, F.XFS_DIR3_FT_CHRDEV],
+  [S_IFBLK, F.XFS_DIR3_FT_BLKDEV],
+  [S_IFIFO, F.XFS_DIR3_FT_FIFO],
+  [S_IFSOCK, F.XFS_DIR3_FT_SOCK],
+  [S_IFLNK, F.XFS_DIR3_FT_SYMLINK],
 ]);
 
 const DIFLAGS_KNOWN = 0x7fff;
-/** RTINHERIT, PROJINHERIT and NOSYMLINKS: what directories hand down. */
-const DIFLAGS_DIR = 1 << 8 | 1 << 9 | 1 << 10;
+/** What only directories have. */
+const DIFLAGS_DIR = F.XFS_DIFLAG_RTINHERIT | F.XFS_DIFLAG_PROJINHERIT |
+  F.XFS_DIFLAG_NOSYMLINKS;
 const DIFLAGS2_KNOWN = 0x1f;
 const PER_CHUNK = F.XFS_INODES_PER_CHUNK;
 
@@ -67,7 +62,7 @@ export class InodeTable {
   readonly groups: FsckGroup[];
   /** First number of each group. */
   readonly #first: number[] = [];
-  /** `FT_*` of each. */
+  /** `XFS_DIR3_FT_*` of each, `FT_FREE` or `FT_BAD`. */
   readonly type: Uint8Array;
   /** Links that the inode says it has. */
   readonly nlink: Uint32Array;
@@ -321,6 +316,7 @@ export class InodeCheck {
     const { found } = bound(this.#ctx);
     const { ino, view } = image;
     this.#checkFlags(image);
+    this.#checkHints(image);
     const size = image.size;
     if (!(Number.isSafeInteger(size) && size >= 0 && size < 2 ** 63)) {
       found(`bad size ${size} in inode ${ino}`);
@@ -337,7 +333,9 @@ export class InodeCheck {
     if (extents.ok && attr.ok && nblocks !== blocks) {
       found(`bad nblocks ${nblocks} for inode ${ino}, counted ${blocks}`);
     }
-    if (image.type === FT_SYMLINK) checkSymlink(this.#ctx, image, extents);
+    if (image.type === F.XFS_DIR3_FT_SYMLINK) {
+      checkSymlink(this.#ctx, image, extents);
+    }
     if (image.attrFork === null) return;
     if (image.attrFork.format === F.XFS_DINODE_FMT_LOCAL) {
       checkShortformAttr(this.#ctx, image.ino, image.data, image.attrFork);
@@ -349,8 +347,6 @@ export class InodeCheck {
     const { sb } = this.#ctx;
     const flags = view.getUint16(F.DI_FLAGS);
     const flags2 = view.getUint32(F.DI_FLAGS2 + 4);
-    const extsize = view.getUint32(F.DI_EXTSIZE);
-    const cowextsize = view.getUint32(F.DI_COWEXTSIZE);
     const onlink = view.getUint16(F.DI_METATYPE);
     if (onlink !== 0) found(`bad onlink ${onlink} in inode ${ino}`);
     if ((flags & ~DIFLAGS_KNOWN) !== 0) {
@@ -359,37 +355,11 @@ export class InodeCheck {
     const unknown = (flags2 & ~DIFLAGS2_KNOWN) !== 0 ||
       view.getUint32(F.DI_FLAGS2) !== 0;
     if (unknown) found(`bad flags2 0x${flags2.toString(16)} in inode ${ino}`);
-    const hinted =
-      (flags & (F.XFS_DIFLAG_EXTSIZE | F.XFS_DIFLAG_EXTSZINHERIT)) !==
-        0;
-    if (hinted !== (extsize !== 0)) {
-      found(
-        `extsize ${extsize} without its flag, or the flag alone, in inode ${ino}`,
-      );
-    }
-    if ((flags & F.XFS_DIFLAG_EXTSIZE) !== 0 && type !== FT_REG) {
-      found(`extent size flag on inode ${ino}, which is no file`);
-    }
-    if ((flags & F.XFS_DIFLAG_EXTSZINHERIT) !== 0 && type !== FT_DIR) {
-      found(`extent size inherit flag on inode ${ino}, which is no directory`);
-    }
-    if ((flags & DIFLAGS_DIR) !== 0 && type !== FT_DIR) {
+    if ((flags & DIFLAGS_DIR) !== 0 && type !== F.XFS_DIR3_FT_DIR) {
       found(`inherit flags on inode ${ino}, which is no directory`);
     }
-    const most = Math.min(F.XFS_MAX_BMBT_EXTLEN, Math.floor(sb.agblocks / 2));
-    if (extsize > most || cowextsize > most) {
-      found(
-        `extsize ${extsize} or cowextsize ${cowextsize} too large in inode ${ino}`,
-      );
-    }
-    const hasCow = (flags2 & F.XFS_DIFLAG2_COWEXTSIZE) !== 0;
-    if (hasCow !== (cowextsize !== 0)) {
-      found(
-        `cowextsize ${cowextsize} without its flag, or the flag alone, in inode ${ino}`,
-      );
-    }
     const reflink = (flags2 & F.XFS_DIFLAG2_REFLINK) !== 0;
-    if (reflink && (!sb.hasReflink || type !== FT_REG)) {
+    if (reflink && (!sb.hasReflink || type !== F.XFS_DIR3_FT_REG_FILE)) {
       found(`reflink flag on inode ${ino}, which cannot share blocks`);
     }
     if ((flags & F.XFS_DIFLAG_REALTIME) !== 0) {
@@ -402,6 +372,41 @@ export class InodeCheck {
       this.#checkLargeCounts(ino, view);
     } else if (getU64(view, F.DI_BIG_NEXTENTS) !== 0) {
       found(`inode ${ino}: large extent counter without its flag`);
+    }
+  }
+
+  /** Hints of how large extents should be. */
+  #checkHints({ ino, view, type }: InodeImage): void {
+    const { found } = bound(this.#ctx);
+    const flags = view.getUint16(F.DI_FLAGS);
+    const extsize = view.getUint32(F.DI_EXTSIZE);
+    const cowextsize = view.getUint32(F.DI_COWEXTSIZE);
+    const ofFile = (flags & F.XFS_DIFLAG_EXTSIZE) !== 0;
+    const ofDir = (flags & F.XFS_DIFLAG_EXTSZINHERIT) !== 0;
+    if ((ofFile || ofDir) !== (extsize !== 0)) {
+      found(
+        `extsize ${extsize} without its flag, or the flag alone, in inode ${ino}`,
+      );
+    }
+    if (ofFile && type !== F.XFS_DIR3_FT_REG_FILE) {
+      found(`extent size flag on inode ${ino}, which is no file`);
+    }
+    if (ofDir && type !== F.XFS_DIR3_FT_DIR) {
+      found(`extent size inherit flag on inode ${ino}, which is no directory`);
+    }
+    const half = Math.floor(this.#ctx.sb.agblocks / 2);
+    const most = Math.min(F.XFS_MAX_BMBT_EXTLEN, half);
+    if (extsize > most || cowextsize > most) {
+      found(
+        `extsize ${extsize} or cowextsize ${cowextsize} too large in inode ${ino}`,
+      );
+    }
+    const flags2 = view.getUint32(F.DI_FLAGS2 + 4);
+    const hasCow = (flags2 & F.XFS_DIFLAG2_COWEXTSIZE) !== 0;
+    if (hasCow !== (cowextsize !== 0)) {
+      found(
+        `cowextsize ${cowextsize} without its flag, or the flag alone, in inode ${ino}`,
+      );
     }
   }
 
@@ -421,9 +426,11 @@ export class InodeCheck {
     const { ino, dataFork: fork, type, size } = image;
     const { found } = bound(this.#ctx);
     const { format } = fork;
-    const isSpecial = type === FT_CHRDEV || type === FT_BLKDEV ||
-      type === FT_FIFO || type === FT_SOCK;
-    const canBeLocal = type === FT_DIR || type === FT_SYMLINK;
+    const isSpecial = type === F.XFS_DIR3_FT_CHRDEV ||
+      type === F.XFS_DIR3_FT_BLKDEV ||
+      type === F.XFS_DIR3_FT_FIFO || type === F.XFS_DIR3_FT_SOCK;
+    const canBeLocal = type === F.XFS_DIR3_FT_DIR ||
+      type === F.XFS_DIR3_FT_SYMLINK;
     const ok = isSpecial
       ? format === F.XFS_DINODE_FMT_DEV
       : format === F.XFS_DINODE_FMT_EXTENTS ||
@@ -487,7 +494,7 @@ export class InodeCheck {
     const { ino, type, view } = image;
     const flags2 = view.getUint32(F.DI_FLAGS2 + 4);
     const base = (isAttr ? USE_ATTR : 0) |
-      (type === FT_REG && !isAttr ? USE_SHAREABLE : 0) |
+      (type === F.XFS_DIR3_FT_REG_FILE && !isAttr ? USE_SHAREABLE : 0) |
       ((flags2 & F.XFS_DIFLAG2_REFLINK) !== 0 ? USE_REFLINK : 0);
     let blocks = 0;
     let unwritten = 0;
@@ -501,7 +508,7 @@ export class InodeCheck {
       uses.add(agbno, len, ino, extents.offset[i]!, base | flag);
       blocks += len;
     }
-    if (unwritten !== 0 && (isAttr || type !== FT_REG)) {
+    if (unwritten !== 0 && (isAttr || type !== F.XFS_DIR3_FT_REG_FILE)) {
       this.#ctx.found(
         `unwritten extent in the ${
           isAttr ? "attr" : "data"

@@ -10,16 +10,13 @@
 
 import { crc32c } from "../../../lib/crc32c.ts";
 import { bytesEqual } from "../libxfs/bytes.ts";
-import * as F from "../libxfs/format.ts";
+import { BBSIZE } from "../libxfs/format.ts";
+import * as L from "../libxfs/log-format.ts";
 import { type FsckContext, viewOf } from "./context.ts";
 
 /** Sectors that are looked at before the head for the last record: more than the
  * largest one has. */
 const LOOK_BACK = 2 * 512 + 16;
-const UNMOUNT = 0x20;
-/** Bytes of log that one header block speaks for. */
-const CYCLE_BYTES = 32 * 1024;
-const MAX_RECORD = 256 * 1024;
 
 /** Looks at the log, and tells the context where its head is. */
 export class LogCheck {
@@ -27,7 +24,7 @@ export class LogCheck {
   readonly #start: number;
   /** Sectors. */
   readonly #size: number;
-  /** Sector of the log to sector of the device: read in units of a block. */
+  /** The block that was read last: sectors are read a block at a time. */
   #cache: Uint8Array | null = null;
   #cacheAt = -1;
 
@@ -57,13 +54,13 @@ export class LogCheck {
     const { bbPerBlock, blocksize } = this.#ctx.sb;
     const block = Math.floor(bb / bbPerBlock);
     if (block !== this.#cacheAt) {
-      const at = (this.#start + block * bbPerBlock) * F.BBSIZE;
+      const at = (this.#start + block * bbPerBlock) * BBSIZE;
       this.#cache = this.#ctx.readBytes(at, blocksize, "log");
       this.#cacheAt = block;
     }
     if (this.#cache === null) return null;
-    const from = bb % bbPerBlock * F.BBSIZE;
-    return viewOf(this.#cache.subarray(from, from + F.BBSIZE));
+    const from = bb % bbPerBlock * BBSIZE;
+    return viewOf(this.#cache.subarray(from, from + BBSIZE));
   }
 
   /** The turn in which a sector was written (kernel: `xlog_get_cycle`). */
@@ -71,7 +68,7 @@ export class LogCheck {
     const view = this.#sector(bb);
     if (view === null) return null;
     const word = view.getUint32(0);
-    return word === F.XLOG_HEADER_MAGIC_NUM ? view.getUint32(4) : word;
+    return word === L.XLOG_HEADER_MAGIC_NUM ? view.getUint32(L.H_CYCLE) : word;
   }
 
   /** First sector that was not written in the newest turn (kernel: `xlog_find_head`). */
@@ -106,30 +103,33 @@ export class LogCheck {
     const header = this.#sector(at % this.#size)!;
     const found = (why: string) =>
       this.#ctx.found(`log record at ${at % this.#size}: ${why}`);
-    const version = header.getUint32(8);
-    const len = header.getUint32(12);
-    const size = header.getUint32(320);
-    if (version !== 2) return found(`version ${version}`);
-    if (len > MAX_RECORD || size > MAX_RECORD || len % F.BBSIZE !== 0) {
+    const version = header.getUint32(L.H_VERSION);
+    const len = header.getUint32(L.H_LEN);
+    const size = header.getUint32(L.H_SIZE);
+    if (version !== L.XLOG_VERSION_2) return found(`version ${version}`);
+    if (
+      len > L.XLOG_MAX_RECORD_BSIZE || size > L.XLOG_MAX_RECORD_BSIZE ||
+      len % BBSIZE !== 0
+    ) {
       return found(`len ${len}, size ${size}`);
     }
     const bytes = new Uint8Array(
-      header.buffer.slice(header.byteOffset, header.byteOffset + F.BBSIZE),
+      header.buffer.slice(header.byteOffset, header.byteOffset + BBSIZE),
     );
-    if (!bytesEqual(bytes, 304, this.#ctx.sb.uuid, 0, 16)) {
+    if (!bytesEqual(bytes, L.H_FS_UUID, this.#ctx.sb.uuid, 0, 16)) {
       return found("mismatched uuid in log");
     }
-    const headers = Math.max(1, Math.ceil(size / CYCLE_BYTES));
-    const end = at + headers + len / F.BBSIZE;
+    const headers = Math.max(1, Math.ceil(size / L.XLOG_HEADER_CYCLE_SIZE));
+    const end = at + headers + len / BBSIZE;
     const op = this.#sector((at + headers) % this.#size);
     if (op === null) return;
-    const isUnmount = header.getUint32(40) === 1 &&
-      (op.getUint8(9) & UNMOUNT) !== 0;
+    const isUnmount = header.getUint32(L.H_NUM_LOGOPS) === 1 &&
+      (op.getUint8(L.OH_FLAGS) & L.XLOG_UNMOUNT_TRANS) !== 0;
     if (!isUnmount || end !== head) {
       return this.#ctx.found(
         `log is dirty: head ${head % this.#size}, last record at ` +
-          `${at % this.#size}, tail (${header.getUint32(24)}:${
-            header.getUint32(28)
+          `${at % this.#size}, tail (${
+            L.lsnText(L.getLsn(header, L.H_TAIL_LSN))
           })`,
       );
     }
@@ -144,7 +144,7 @@ export class LogCheck {
       if (at < 0) return null;
       const view = this.#sector(at);
       if (view === null) return null;
-      if (view.getUint32(0) === F.XLOG_HEADER_MAGIC_NUM) return at;
+      if (view.getUint32(0) === L.XLOG_HEADER_MAGIC_NUM) return at;
     }
     return null;
   }
@@ -157,22 +157,22 @@ export class LogCheck {
     len: number,
   ): boolean {
     const view = viewOf(header);
-    const has = view.getUint32(32, true);
+    const has = view.getUint32(L.H_CRC, true);
     if (has === 0) return true;
-    view.setUint32(32, 0);
-    let crc = crc32c(header, 0, 328);
-    const extended = Math.ceil(len / CYCLE_BYTES) - 1;
+    view.setUint32(L.H_CRC, 0);
+    let crc = crc32c(header, 0, L.XLOG_REC_HEADER_LEN);
+    const extended = Math.ceil(len / L.XLOG_HEADER_CYCLE_SIZE) - 1;
     for (let i = 0; i < extended; i++) {
       const sector = this.#sector(at + 1 + i);
       if (sector === null) return false;
-      const bytes = new Uint8Array(sector.buffer, sector.byteOffset, F.BBSIZE);
-      crc = crc32c(bytes, 0, 260, crc);
+      const bytes = new Uint8Array(sector.buffer, sector.byteOffset, BBSIZE);
+      crc = crc32c(bytes, 0, L.XLOG_REC_EXT_HEADER_LEN, crc);
     }
-    for (let bb = 0; bb < len / F.BBSIZE; bb++) {
+    for (let bb = 0; bb < len / BBSIZE; bb++) {
       const sector = this.#sector(at + headers + bb);
       if (sector === null) return false;
-      const bytes = new Uint8Array(sector.buffer, sector.byteOffset, F.BBSIZE);
-      crc = crc32c(bytes, 0, F.BBSIZE, crc);
+      const bytes = new Uint8Array(sector.buffer, sector.byteOffset, BBSIZE);
+      crc = crc32c(bytes, 0, BBSIZE, crc);
     }
     return crc === has;
   }

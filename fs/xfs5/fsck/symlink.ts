@@ -6,25 +6,11 @@
 
 import * as F from "../libxfs/format.ts";
 import { type BlockKind, type FsckContext, viewOf } from "./context.ts";
-import { FileReader } from "./da.ts";
+import { FileReader, rmtKind } from "./da.ts";
 import type { Extents } from "./fork.ts";
 import type { InodeImage } from "./inode.ts";
 
-/** Bytes of a target, at most, with an end that is not stored. */
-const SYMLINK_MAXLEN = 1024;
-
-const REMOTE: BlockKind = {
-  name: "symlink block",
-  magic: F.XFS_SYMLINK_MAGIC,
-  magicAt: F.RMT_MAGIC,
-  magicBytes: 4,
-  crcAt: F.RMT_CRC,
-  blknoAt: F.RMT_BLKNO,
-  lsnAt: F.RMT_LSN,
-  uuidAt: F.RMT_UUID,
-  ownerAt: F.RMT_OWNER,
-  ownerBytes: 8,
-};
+const REMOTE: BlockKind = rmtKind("symlink block", F.XFS_SYMLINK_MAGIC);
 
 /** Looks at a link's target. */
 export function checkSymlink(
@@ -33,7 +19,7 @@ export function checkSymlink(
   extents: Extents,
 ): void {
   const { ino, size, dataFork } = image;
-  if (size < 1 || size >= SYMLINK_MAXLEN) {
+  if (size < 1 || size >= F.XFS_SYMLINK_MAXLEN) {
     return ctx.found(`bad size ${size} of symlink ${ino}`);
   }
   if (dataFork.format === F.XFS_DINODE_FMT_LOCAL) {
@@ -56,7 +42,9 @@ function checkRemote(
   extents: Extents,
 ): void {
   const file = new FileReader(ctx, ino, extents, "symlink");
-  const most = Math.ceil(SYMLINK_MAXLEN / (ctx.sb.blocksize - F.RMT_HDR_SIZE));
+  const most = Math.ceil(
+    F.XFS_SYMLINK_MAXLEN / (ctx.sb.blocksize - F.RMT_HDR_SIZE),
+  );
   if (extents.end > most) {
     return file.found(`${extents.end} blocks, at most ${most}`);
   }

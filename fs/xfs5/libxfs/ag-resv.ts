@@ -14,7 +14,6 @@
 
 import { ENOSPC } from "../../../lib/errno.ts";
 import { printk } from "../../../lib/printk.ts";
-import type { XfsMount } from "../mount.ts";
 import {
   xfsAgContainsLog,
   type XfsAgResv,
@@ -29,7 +28,9 @@ import {
 } from "./btree.ts";
 import type { XfsBuf } from "./buf.ts";
 import * as F from "./format.ts";
-import { xfsFinobtInitCursor } from "./ialloc-btree.ts";
+import { xfsFinobtInitCursor, xfsFinobtOps } from "./ialloc-btree.ts";
+import { xfsRefcountbtOps } from "./refcount-btree.ts";
+import { xfsRmapbtOps } from "./rmap-btree.ts";
 import type { XfsTrans } from "./trans.ts";
 
 /** Nothing was kept for it (kernel: `XFS_AG_RESV_NONE`). */
@@ -118,26 +119,6 @@ export function xfsAgResvCritical(
   return left < resvOf(pag, type).asked / 10 || left < highest;
 }
 
-/** Blocks of the largest tree of `records` records. */
-function treeSize(
-  mp: XfsMount,
-  recLen: number,
-  entryLen: number,
-  records: number,
-): number {
-  const space = mp.sb.blocksize - F.XFS_BTREE_SBLOCK_CRC_LEN;
-  const leaf = Math.floor(Math.floor(space / recLen) / 2);
-  const node = Math.floor(Math.floor(space / entryLen) / 2);
-  return xfsBtreeCalcSize(leaf, node, records);
-}
-
-const REFCOUNT_REC = 12;
-const REFCOUNT_ENTRY = 8;
-const INOBT_REC = 16;
-const INOBT_ENTRY = 8;
-const RMAP_REC = 24;
-const RMAP_ENTRY = 44;
-
 /** The log never becomes free, so no tree will describe it. */
 function usableBlocks(pag: XfsPerag): number {
   const { mp, agno, blocks } = pag;
@@ -160,7 +141,7 @@ export function xfsAgResvInit(pag: XfsPerag, tp: XfsTrans | null): number {
   let asked = 0;
   let used = 0;
   if (sb.hasReflink) {
-    asked += treeSize(pag.mp, REFCOUNT_REC, REFCOUNT_ENTRY, blocks);
+    asked += xfsBtreeCalcSize(sb, xfsRefcountbtOps, blocks);
     used += agbp.view.getUint32(F.AGF_REFCNTBLOCKS);
   }
   let error = 0;
@@ -168,7 +149,7 @@ export function xfsAgResvInit(pag: XfsPerag, tp: XfsTrans | null): number {
     const chunks = Math.floor(
       blocks * sb.inopblock / F.XFS_INODES_PER_CHUNK,
     );
-    const more = treeSize(pag.mp, INOBT_REC, INOBT_ENTRY, chunks);
+    const more = xfsBtreeCalcSize(sb, xfsFinobtOps, chunks);
     const fblocks = finobtBlocks(pag, tp, agibp);
     if (fblocks < 0) return fblocks;
     error = keep(pag, XFS_AG_RESV_METADATA, asked + more, used + fblocks);
@@ -180,7 +161,7 @@ export function xfsAgResvInit(pag: XfsPerag, tp: XfsTrans | null): number {
   }
   if (!sb.hasRmapbt) return error;
   const onePercent = Math.floor(blocks / 100);
-  const largest = treeSize(pag.mp, RMAP_REC, RMAP_ENTRY, blocks);
+  const largest = xfsBtreeCalcSize(sb, xfsRmapbtOps, blocks);
   const rmapBlocks = agbp.view.getUint32(F.AGF_RMAPBLOCKS);
   const ask = Math.max(onePercent, largest);
   return keep(pag, XFS_AG_RESV_RMAPBT, ask, rmapBlocks) || error;

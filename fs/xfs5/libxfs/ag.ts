@@ -106,12 +106,6 @@ export function xfsAgflSize(mp: XfsMount): number {
   return (mp.sb.sectsize - F.AGFL_BNO) / 4;
 }
 
-/** The group of a header's buffer. */
-function agnoOf(bp: XfsBuf, mp: XfsMount): number {
-  const { sb } = mp;
-  return Math.floor(bp.daddr / (sb.agblocks * sb.bbPerBlock));
-}
-
 /** Checks an AGF (kernel: `xfs_agf_verify`). */
 function verifyAgf(bp: XfsBuf, targ: BufTarg): string | null {
   const mp = targ.mount as XfsMount;
@@ -130,7 +124,9 @@ function verifyAgf(bp: XfsBuf, targ: BufTarg): string | null {
     return `version ${u32(F.AGF_VERSIONNUM)}`;
   }
   const length = u32(F.AGF_LENGTH);
-  if (length !== mp.sb.agSize(agnoOf(bp, mp))) return `length ${length}`;
+  if (length !== mp.sb.agSize(mp.sb.daddrToAgno(bp.daddr))) {
+    return `length ${length}`;
+  }
   const size = xfsAgflSize(mp);
   if (u32(F.AGF_FLFIRST) >= size) return `flfirst ${u32(F.AGF_FLFIRST)}`;
   if (u32(F.AGF_FLLAST) >= size) return `fllast ${u32(F.AGF_FLLAST)}`;
@@ -184,7 +180,7 @@ function verifyAgi(bp: XfsBuf, targ: BufTarg): string | null {
   if (common !== null) return common;
   const version = view.getUint32(F.AGI_VERSIONNUM);
   if (version !== F.XFS_AGI_VERSION) return `version ${version}`;
-  const agno = agnoOf(bp, mp);
+  const agno = mp.sb.daddrToAgno(bp.daddr);
   const length = view.getUint32(F.AGI_LENGTH);
   if (length !== mp.sb.agSize(agno)) return `length ${length}`;
   const { inobt } = mp.maxlevels;
@@ -217,7 +213,7 @@ function verifyAgfl(bp: XfsBuf, targ: BufTarg): string | null {
   );
   if (common !== null) return common;
   const size = xfsAgflSize(mp);
-  const length = mp.sb.agSize(agnoOf(bp, mp));
+  const length = mp.sb.agSize(mp.sb.daddrToAgno(bp.daddr));
   for (let i = 0; i < size; i++) {
     const agbno = bp.view.getUint32(F.AGFL_BNO + i * 4);
     if (agbno !== F.NULLAGBLOCK && agbno >= length) {
@@ -239,7 +235,7 @@ function verifyHeader(
   const magic = bp.view.getUint32(0);
   if (magic !== wanted) return `magic number 0x${magic.toString(16)}`;
   const seqno = bp.view.getUint32(seqnoAt);
-  if (seqno !== agnoOf(bp, mp)) return `seqno ${seqno}`;
+  if (seqno !== mp.sb.daddrToAgno(bp.daddr)) return `seqno ${seqno}`;
   return bytesEqual(bp.data, uuidAt, targ.uuid, 0, 16) ? null : "UUID";
 }
 

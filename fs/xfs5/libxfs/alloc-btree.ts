@@ -14,15 +14,15 @@ import type { XfsMount } from "../mount.ts";
 import type { XfsPerag } from "./ag.ts";
 import { xfsAllocGetFreelist, xfsAllocPutFreelist } from "./alloc.ts";
 import {
-  xfsBtreeAllocCursor,
+  XfsAgBtreeOps,
+  xfsBtreeAgCursor,
   xfsBtreeComputeMaxlevels,
   type XfsBtreeCur,
-  xfsBtreeMaxrecs,
-  XfsBtreeOps,
 } from "./btree.ts";
 import type { XfsBuf } from "./buf.ts";
 import { xfsExtentBusyInsert, xfsExtentBusyReuse } from "./extent-busy.ts";
 import * as F from "./format.ts";
+import type { XfsSb } from "./sb.ts";
 import type { XfsTrans } from "./trans.ts";
 
 /** A free extent (kernel: `struct xfs_alloc_rec_incore`). */
@@ -41,18 +41,10 @@ const START = 0;
 const COUNT = 4;
 
 /** What both trees have in common: record and key are the same 8 bytes. */
-abstract class AllocbtOps extends XfsBtreeOps<XfsAllocRec> {
-  readonly #rootAt: number;
-  readonly #levelAt: number;
-
+abstract class AllocbtOps extends XfsAgBtreeOps<XfsAllocRec> {
   constructor(name: string, magic: number, rootAt: number, levelAt: number) {
-    super(name, magic, 4, REC_LEN, REC_LEN);
-    this.#rootAt = rootAt;
-    this.#levelAt = levelAt;
+    super(name, magic, REC_LEN, REC_LEN, rootAt, levelAt);
   }
-
-  /** Corrects the height that the group has in memory. */
-  protected abstract setLevel(pag: XfsPerag, level: number): void;
 
   newRec(): XfsAllocRec {
     return { startblock: 0, blockcount: 0 };
@@ -104,26 +96,12 @@ abstract class AllocbtOps extends XfsBtreeOps<XfsAllocRec> {
   /** Puts a block on the AGFL (kernel: `xfs_allocbt_free_block`). */
   freeBlock(cur: XfsAllocCur, bp: XfsBuf): number {
     const pag = cur.pag!;
-    const { sb } = cur.mp;
-    const agbno = bp.daddr / sb.bbPerBlock - pag.agno * sb.agblocks;
+    const agbno = cur.mp.sb.daddrToAgbno(bp.daddr);
     const error = xfsAllocPutFreelist(pag, cur.tp!, cur.agbp!, agbno, true);
     if (error < 0) return error;
     cur.mp.allocbtBlks--;
     xfsExtentBusyInsert(pag, agbno, 1);
     return 0;
-  }
-
-  override rootPtr(cur: XfsAllocCur): number {
-    return cur.agbp!.view.getUint32(this.#rootAt);
-  }
-
-  override setRoot(cur: XfsAllocCur, ptr: number, levels: number): void {
-    const { view } = cur.agbp!;
-    const level = view.getUint32(this.#levelAt) + levels;
-    view.setUint32(this.#rootAt, ptr);
-    view.setUint32(this.#levelAt, level);
-    this.setLevel(cur.pag!, level);
-    cur.tp!.logBuf(cur.agbp!, this.#rootAt, this.#levelAt + 3);
   }
 }
 
@@ -198,9 +176,9 @@ class CntbtOps extends AllocbtOps {
 }
 
 /** The tree by block (kernel: `xfs_bnobt_ops`). */
-export const xfsBnobtOps: XfsBtreeOps<XfsAllocRec> = new BnobtOps();
+export const xfsBnobtOps: XfsAgBtreeOps<XfsAllocRec> = new BnobtOps();
 /** The tree by size, then by block (kernel: `xfs_cntbt_ops`). */
-export const xfsCntbtOps: XfsBtreeOps<XfsAllocRec> = new CntbtOps();
+export const xfsCntbtOps: XfsAgBtreeOps<XfsAllocRec> = new CntbtOps();
 
 /** A cursor in the tree by block (kernel: `xfs_bnobt_init_cursor`).
  * @param agbp Buffer of the AGF. */
@@ -210,11 +188,7 @@ export function xfsBnobtInitCursor(
   agbp: XfsBuf,
   pag: XfsPerag,
 ): XfsAllocCur {
-  const cur = xfsBtreeAllocCursor(mp, tp, xfsBnobtOps);
-  cur.agbp = agbp;
-  cur.pag = pag;
-  cur.nlevels = agbp.view.getUint32(F.AGF_BNOLEVEL);
-  return cur;
+  return xfsBtreeAgCursor(mp, tp, xfsBnobtOps, agbp, pag);
 }
 
 /** A cursor in the tree by size (kernel: `xfs_cntbt_init_cursor`).
@@ -225,18 +199,12 @@ export function xfsCntbtInitCursor(
   agbp: XfsBuf,
   pag: XfsPerag,
 ): XfsAllocCur {
-  const cur = xfsBtreeAllocCursor(mp, tp, xfsCntbtOps);
-  cur.agbp = agbp;
-  cur.pag = pag;
-  cur.nlevels = agbp.view.getUint32(F.AGF_CNTLEVEL);
-  return cur;
+  return xfsBtreeAgCursor(mp, tp, xfsCntbtOps, agbp, pag);
 }
 
-/** Sets the most levels of the trees: every other block is free, and the blocks of the
+/** Most levels of the trees: every other block is free, and the blocks of the
  * trees are as empty as can be (kernel: `xfs_alloc_compute_maxlevels`). */
-export function xfsAllocComputeMaxlevels(mp: XfsMount): void {
-  const leaf = Math.floor(xfsBtreeMaxrecs(mp, xfsBnobtOps, true) / 2);
-  const node = Math.floor(xfsBtreeMaxrecs(mp, xfsBnobtOps, false) / 2);
-  const records = Math.ceil(mp.sb.agblocks / 2);
-  mp.maxlevels.alloc = xfsBtreeComputeMaxlevels(leaf, node, records);
+export function xfsAllocComputeMaxlevels(sb: XfsSb): number {
+  const records = Math.ceil(sb.agblocks / 2);
+  return xfsBtreeComputeMaxlevels(sb, xfsBnobtOps, records);
 }

@@ -56,7 +56,7 @@ import {
   type XfsLookup,
 } from "./btree.ts";
 import type { XfsBuf } from "./buf.ts";
-import type { DeferOp, DeferOpType } from "./defer.ts";
+import { type DeferOp, type DeferOpType, xfsDeferAdd } from "./defer.ts";
 import {
   type BusyTrim,
   xfsExtentBusyClearAll,
@@ -248,7 +248,7 @@ function corrupt(pag: XfsPerag, why: string): number {
  *
  * @returns 1; 0 if there is none; -EFSCORRUPTED if it cannot be.
  */
-export function xfsAllocGetRec(cur: XfsAllocCur, rec: XfsAllocRec): number {
+function xfsAllocGetRec(cur: XfsAllocCur, rec: XfsAllocRec): number {
   if (xfsBtreeGetRec(cur, rec) === 0) return 0;
   const pag = cur.pag!;
   if (pag.verifyAgbext(rec.startblock, rec.blockcount)) return 1;
@@ -1021,7 +1021,7 @@ function spaceAvailable(args: XfsAllocArg, minFree: number): boolean {
  * @param freeing Blocks are to be freed: that must work in any group.
  * @returns 0 or a negative errno.
  */
-export function xfsAllocFixFreelist(
+function xfsAllocFixFreelist(
   args: XfsAllocArg,
   freeing: boolean,
 ): number {
@@ -1296,7 +1296,7 @@ function inOneGroup(
  * @param type What it was allocated for.
  * @returns 0; -EFSCORRUPTED if any of it is free already; an errno of the device.
  */
-export function xfsFreeAgExtent(
+function xfsFreeAgExtent(
   tp: XfsTrans,
   agbp: XfsBuf,
   pag: XfsPerag,
@@ -1418,7 +1418,7 @@ export function xfsFreeExtentFixFreelist(
  * @param type What it was allocated for.
  * @returns 0; -EFSCORRUPTED if it cannot have been in use; an errno of the device.
  */
-export function xfsFreeExtent(
+function xfsFreeExtent(
   tp: XfsTrans,
   pag: XfsPerag,
   agbno: number,
@@ -1525,6 +1525,6 @@ export function xfsFreeExtentLater(
   }
   const owner = oinfo ?? XFS_RMAP_OINFO_SKIP_UPDATE;
   const pag = mp.perags[mp.sb.fsbToAgno(fsbno)]!;
-  tp.defer(new XfsExtentFreeOp(pag, fsbno, len, owner, type));
+  xfsDeferAdd(tp, new XfsExtentFreeOp(pag, fsbno, len, owner, type));
   return 0;
 }

@@ -43,6 +43,7 @@ import {
   type DaLeafOps,
   daNodeAppend,
   daNodeBufOps,
+  daOrder,
   type DaStateBlk,
   xfsDa3BlkinfoVerify,
   xfsDa3BlkLink,
@@ -94,6 +95,9 @@ export class XfsAttrArgs extends XfsDaArgs {
   /** Bytes of a remote value; 0 if the value is in the leaf. */
   rmtvaluelen = 0;
 
+  /** An operation on one name.
+   * @param name Without prefix.
+   * @param attrFilter Its namespace, `XFS_ATTR_ROOT` or such. */
   constructor(
     dp: XfsInode,
     trans: XfsTrans | null,
@@ -409,7 +413,7 @@ function entryMatches(args: XfsAttrArgs, bp: XfsBuf, i: number): boolean {
  * @returns -EEXIST with `index` of it, and of a remote value where that is; -ENODATA with
  *   `index` of where it belongs; -EFSCORRUPTED if a remote value cannot be so long.
  */
-export function xfsAttr3LeafLookupInt(bp: XfsBuf, args: XfsAttrArgs): number {
+function xfsAttr3LeafLookupInt(bp: XfsBuf, args: XfsAttrArgs): number {
   const { view } = bp;
   const count = leafCount(view);
   let i = searchHash(view, args.hashval);
@@ -830,13 +834,6 @@ function leafFits(args: XfsAttrArgs, leaf: XfsBuf, other: XfsBuf): boolean {
   return bytes <= blksize - (blksize >>> 2);
 }
 
-/** Whether the second leaf belongs before the first (kernel: `xfs_attr_leaf_order`). */
-function leafOrder(leaf1: XfsBuf, leaf2: XfsBuf): boolean {
-  return daCount(leaf1) > 0 && daCount(leaf2) > 0 &&
-    (leafHash(leaf2.view, 0) < leafHash(leaf1.view, 0) ||
-      leafLasthash(leaf2) < leafLasthash(leaf1));
-}
-
 /** Kernel: `xfs_attr3_leaf_unbalance`. */
 function leafUnbalance(
   state: AttrState,
@@ -847,7 +844,7 @@ function leafUnbalance(
   const from = drop.bp!;
   const to = save.bp!;
   drop.hashval = leafLasthash(from);
-  const at = leafOrder(to, from) ? 0 : daCount(to);
+  const at = daOrder(attrLeafOps, to, from) ? 0 : daCount(to);
   compact(args, to);
   copyEntries(from.view, 0, to, at, daCount(from));
   save.hashval = leafLasthash(to);
@@ -857,12 +854,12 @@ function leafUnbalance(
 export const attrLeafOps: DaLeafOps<XfsAttrArgs> = {
   bufOps: xfsAttr3LeafBufOps,
   lookupInt,
+  firsthash: (bp) => leafHash(bp.view, 0),
   lasthash: leafLasthash,
   split: leafSplit,
   toosmall: leafToosmall,
   fits: leafFits,
   unbalance: leafUnbalance,
-  order: leafOrder,
 };
 
 // ---- from form to form ----

@@ -105,7 +105,7 @@ function rmtHdrBad(
 /**
  * Reads the value that a look-up found (kernel: `xfs_attr_rmtval_get`).
  *
- * @returns It; -EFSCORRUPTED if its blocks are not what they must be; -EFSBADCRC; an
+ * @returns It; -EFSCORRUPTED if its blocks are not what they must be; an
  *   errno of the device.
  */
 export function xfsAttrRmtvalGet(args: XfsAttrArgs): Uint8Array | number {

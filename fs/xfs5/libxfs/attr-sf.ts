@@ -28,7 +28,7 @@ import { XFS_ILOG_ADATA, XFS_ILOG_CORE, type XfsTrans } from "./trans.ts";
 /** Bytes of the header. */
 export const ATTR_SF_HDR_SIZE = 4;
 /** Bytes of an entry before its name. */
-export const ATTR_SF_ENTRY_SIZE = 3;
+const ATTR_SF_ENTRY_SIZE = 3;
 /** Names and values must be shorter (kernel: `XFS_ATTR_SF_ENTSIZE_MAX`). */
 export const XFS_ATTR_SF_ENTSIZE_MAX = 256;
 /** Flags that say in which namespace a name is (kernel: `XFS_ATTR_NSP_ONDISK_MASK`). */

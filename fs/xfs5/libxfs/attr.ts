@@ -76,11 +76,9 @@ import {
   xfsDa3Join,
   xfsDa3NodeLookupInt,
   xfsDa3Split,
-  xfsDaenterSpaceRes,
   XfsDaState,
-  xfsNextentaddSpaceRes,
 } from "./da-btree.ts";
-import type { DeferOp, DeferOpType } from "./defer.ts";
+import { type DeferOp, type DeferOpType, xfsDeferAdd } from "./defer.ts";
 import * as F from "./format.ts";
 import { BmbtIrec, IextCursor } from "./iext.ts";
 import { xfsIextCountExtend } from "./inode-fork.ts";
@@ -90,7 +88,12 @@ import {
   type XfsTrans,
   xfsTransAlloc,
 } from "./trans.ts";
-import { xfsAddaforkSpaceRes, xfsAttrrmSpaceRes } from "./trans-space.ts";
+import {
+  xfsAddaforkSpaceRes,
+  xfsAttrrmSpaceRes,
+  xfsDaenterSpaceRes,
+  xfsNextentaddSpaceRes,
+} from "./trans-space.ts";
 
 /** One attribute of a list (kernel: the arguments of `put_listent`). */
 export interface XfsAttrEntry {
@@ -134,7 +137,7 @@ function isLeaf(ip: XfsInode): boolean {
  *
  * @param name Without prefix.
  * @param flags Namespace: `XFS_ATTR_ROOT`, `XFS_ATTR_SECURE` or 0 for user.
- * @returns A copy; -ENODATA if there is none; -EFSCORRUPTED; -EFSBADCRC; -EIO if the file
+ * @returns A copy; -ENODATA if there is none; -EFSCORRUPTED; -EIO if the file
  *   system is shut down, or an errno of the device.
  */
 export function xfsAttrGet(
@@ -184,7 +187,7 @@ function getIlocked(args: XfsAttrArgs): Uint8Array | number {
 /**
  * Names of all attributes (kernel: `xfs_attr_list`). Takes the ILOCK.
  *
- * @returns They, in no order; -EFSCORRUPTED; -EFSBADCRC; -EIO if the file system is shut
+ * @returns They, in no order; -EFSCORRUPTED; -EIO if the file system is shut
  *   down, or an errno of the device.
  */
 export function xfsAttrList(ip: XfsInode): XfsAttrEntry[] | number {
@@ -467,7 +470,7 @@ function addFork(ip: XfsInode, size: number, flags: number): number {
  * @param replace It must be there.
  * @returns 0; -EEXIST as `create` asks; -ENODATA as `replace` asks, or if there is
  *   nothing to remove; -E2BIG for more than 64 KiB; -EFBIG if the fork has too many
- *   extents; -ENOSPC; -EFSCORRUPTED; -EFSBADCRC; -EIO if the file system is shut down,
+ *   extents; -ENOSPC; -EFSCORRUPTED; -EIO if the file system is shut down,
  *   or an errno of the device.
  */
 export function xfsAttrSet(
@@ -520,7 +523,7 @@ function beginSet(
   const error = xfsIextCountExtend(tp, dp, F.XFS_ATTR_FORK, more);
   if (error < 0) return error;
   args.replace = there && args.value !== null;
-  tp.defer(new AttrIntent(args, firstStep(args)));
+  xfsDeferAdd(tp, new AttrIntent(args, firstStep(args)));
   dp.ctime = currentTime(dp.mount);
   tp.logInode(dp, XFS_ILOG_CORE);
   return 0;

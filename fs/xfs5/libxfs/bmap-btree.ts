@@ -32,11 +32,7 @@ import { getU64, putU64 } from "./bytes.ts";
 import * as F from "./format.ts";
 import { BmbtIrec } from "./iext.ts";
 import { xfsIforkPtr, xfsInodeForkSize } from "./inode-fork.ts";
-import {
-  XFS_OWNER_INFO_ATTR_FORK,
-  XFS_OWNER_INFO_BMBT_BLOCK,
-  type XfsOwnerInfo,
-} from "./rmap.ts";
+import { xfsRmapInoBmbtOwner } from "./rmap.ts";
 import {
   XFS_ILOG_ABROOT,
   XFS_ILOG_CORE,
@@ -322,19 +318,9 @@ class BmbtOps extends XfsBtreeOps<BmbtIrec> {
 
   freeBlock(cur: XfsBtreeCur<BmbtIrec>, bp: XfsBuf): number {
     const { tp, ip, whichfork, mp } = cur;
-    const block = bp.daddr / mp.sb.bbPerBlock;
-    const agno = Math.floor(block / mp.sb.agblocks);
-    const agbno = block - agno * mp.sb.agblocks;
-    const fsbno = mp.sb.agbToFsb(agno, agbno);
+    const fsbno = mp.sb.daddrToFsb(bp.daddr);
     return xfsBmbtFreeBlock(tp!, ip!, whichfork, fsbno);
   }
-}
-
-/** Who owns the blocks of a fork's tree (kernel: `xfs_rmap_ino_bmbt_owner`). */
-function bmbtOwner(ip: XfsInode, whichfork: number): XfsOwnerInfo {
-  const attr = whichfork === F.XFS_ATTR_FORK ? XFS_OWNER_INFO_ATTR_FORK : 0;
-  const flags = XFS_OWNER_INFO_BMBT_BLOCK | attr;
-  return { owner: ip.ino, offset: 0, flags };
 }
 
 /**
@@ -355,7 +341,7 @@ export function xfsBmbtAllocBlock(
 ): number {
   if (!wasdel && tp.blkRes === 0) return 0;
   const args = new XfsAllocArg().init(tp);
-  args.oinfo = bmbtOwner(ip, whichfork);
+  args.oinfo = xfsRmapInoBmbtOwner(ip.ino, whichfork);
   args.wasdel = wasdel;
   args.minleft = minleft;
   let error = xfsAllocVextentStartAg(args, near);
@@ -381,7 +367,7 @@ export function xfsBmbtFreeBlock(
   whichfork: number,
   fsbno: number,
 ): number {
-  const owner = bmbtOwner(ip, whichfork);
+  const owner = xfsRmapInoBmbtOwner(ip.ino, whichfork);
   const error = xfsFreeExtentLater(tp, fsbno, 1, owner, XFS_AG_RESV_NONE);
   if (error < 0) return error;
   ip.nblocks--;

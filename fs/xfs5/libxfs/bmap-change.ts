@@ -33,6 +33,7 @@ import {
   type XfsBtreeCur,
   xfsBtreeDelCursor,
   xfsBtreeDelete,
+  xfsBtreeIncrement,
   xfsBtreeInitBlock,
   xfsBtreeInsert,
   xfsBtreeLookup,
@@ -96,7 +97,7 @@ const scan = new IextCursor();
  * @param len Blocks of the run.
  */
 export function xfsBmapWorstIndlen(ip: XfsInode, len: number): number {
-  const maxrecs = xfsBtreeMaxrecs(ip.mount, xfsBmbtOps, true);
+  const maxrecs = xfsBtreeMaxrecs(ip.mount.sb, xfsBmbtOps, true);
   const levels = ip.mount.maxlevels.bmapData;
   let blocks = len;
   let sum = 0;
@@ -175,6 +176,15 @@ function openTree(ap: XfsBmalloca): void {
   if (ap.wasdel) ap.cur.flags |= XFS_BTREE_BMBT_WASDEL;
 }
 
+// Where records go into the tree when one extent comes to be several. It decides which
+// blocks split: as in the kernel, so that trees come out the same.
+/** The first takes the place of the old one, the others are looked up. */
+const BY_KEY = 0;
+/** The first takes the place of the old one, the second comes behind it. */
+const BEHIND = 1;
+/** The last takes the place of the old one, the first comes before it. */
+const BEFORE = 2;
+
 /**
  * Replaces extents that lie one behind the other: in the tree those that have blocks,
  * then in the list.
@@ -183,6 +193,7 @@ function openTree(ap: XfsBmalloca): void {
  *   none; afterwards the new one of index `on`, or if there is none the extent before.
  * @param nOld How many of `OLD` there are.
  * @param nNew How many of `NEW` come in their place.
+ * @param order `BEHIND` or `BEFORE` where one comes to be several in that way.
  * @returns 0; -ENOSPC if the tree needs a block and nothing is reserved: then nothing has
  *   changed; -EFSCORRUPTED or an errno of the device.
  */
@@ -191,10 +202,13 @@ export function replace(
   nOld: number,
   nNew: number,
   on: number,
+  order = BY_KEY,
 ): number {
   openTree(ap);
   if (ap.cur !== null) {
-    const error = replaceInTree(ap, ap.cur, nOld, nNew);
+    const error = order === BY_KEY
+      ? replaceInTree(ap, ap.cur, nOld, nNew)
+      : divideInTree(ap, ap.cur, nNew, order);
     if (error < 0) return error;
   }
   replaceInList(ap.fork, ap.icur, nOld, nNew, on);
@@ -250,21 +264,38 @@ function replaceInTree(
   let i = real(OLD, 0, nOld);
   let j = real(NEW, 0, nNew);
   let error = 0;
-  let updated = -1;
-  for (; i < nOld && j < nNew && error === 0; updated = j) {
+  while (i < nOld && j < nNew && error === 0) {
     error = updateInTree(ap, cur, OLD[i]!, NEW[j]!);
     i = real(OLD, i + 1, nOld);
     j = real(NEW, j + 1, nNew);
   }
-  for (; i < nOld && error === 0; i = real(OLD, i + 1, nOld)) {
-    error = deleteInTree(ap, cur, OLD[i]!);
+  for (let k = nOld - 1; k >= i && error === 0; k--) {
+    const gone = !isnullstartblock(OLD[k]!.startblock);
+    if (gone) error = deleteInTree(ap, cur, OLD[k]!);
   }
   for (; j < nNew && error === 0; j = real(NEW, j + 1, nNew)) {
     error = insertInTree(ap, cur, NEW[j]!);
   }
-  if (error === -ENOSPC && updated >= 0) {
+  return error;
+}
+
+/** One extent with blocks becomes two or three. */
+function divideInTree(
+  ap: XfsBmalloca,
+  cur: XfsBtreeCur<BmbtIrec>,
+  nNew: number,
+  order: number,
+): number {
+  const before = order === BEFORE;
+  const first = NEW[before ? nNew - 1 : 0]!;
+  const second = NEW[before ? 0 : 1]!;
+  let error = updateInTree(ap, cur, OLD[0]!, first);
+  if (error === 0 && !before) error = Math.min(xfsBtreeIncrement(cur), 0);
+  if (error === 0) error = insertHere(cur, second);
+  if (error === 0 && nNew === 3) error = insertInTree(ap, cur, NEW[1]!);
+  if (error === -ENOSPC && !before) {
     // Cutting an extent in two where nothing is reserved: it stays one.
-    const undone = updateInTree(ap, cur, NEW[0]!, OLD[0]!);
+    const undone = updateInTree(ap, cur, first, OLD[0]!);
     return undone < 0 ? undone : error;
   }
   return error;
@@ -327,6 +358,12 @@ function insertInTree(
       `extent at ${rec.startoff} in the tree`,
     );
   }
+  return insertHere(cur, rec);
+}
+
+/** Inserts an extent before the one that the cursor stands at. */
+function insertHere(cur: XfsBtreeCur<BmbtIrec>, rec: BmbtIrec): number {
+  cur.rec.copy(rec);
   const done = xfsBtreeInsert(cur);
   if (done === 1) return 0;
   return done < 0 ? done : -ENOSPC;
@@ -527,7 +564,7 @@ export function settle(ap: XfsBmalloca): number {
 }
 
 /** Kernel: `xfs_bmap_needs_btree`. */
-export function needsBtree(ap: XfsBmalloca): boolean {
+function needsBtree(ap: XfsBmalloca): boolean {
   const { fork, whichfork } = ap;
   return whichfork !== F.XFS_COW_FORK &&
     fork.format === F.XFS_DINODE_FMT_EXTENTS &&
@@ -592,7 +629,8 @@ export function convertExtent(ap: XfsBmalloca, rec: BmbtIrec): number {
   ap.wasdel = false;
   if (ap.cur !== null) ap.cur.flags &= ~XFS_BTREE_BMBT_WASDEL;
   plan(ap, rec, span);
-  const error = replace(ap, nOld, nNew, on);
+  const rest = nNew > nOld && on < nNew - 1;
+  const error = replace(ap, nOld, nNew, on, rest ? BEFORE : BY_KEY);
   if (error < 0) return error;
   if (ap.tp !== null) {
     xfsRmapConvertExtent(ap.tp, ap.ip, ap.whichfork, rec);
@@ -634,5 +672,5 @@ export function cutOut(ap: XfsBmalloca, rec: BmbtIrec, gone: BmbtIrec): number {
   if (gone.endoff < rec.endoff) {
     cutPart(NEW[nNew++]!, rec, gone.endoff, rec.endoff);
   }
-  return replace(ap, 1, nNew, nNew - 1);
+  return replace(ap, 1, nNew, nNew - 1, nNew === 2 ? BEHIND : BY_KEY);
 }

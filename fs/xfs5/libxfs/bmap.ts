@@ -15,7 +15,6 @@
 
 import { EAGAIN, EINVAL, EIO, ENOSPC } from "../../../lib/errno.ts";
 import { ilockExcl, type XfsInode } from "../inode.ts";
-import type { XfsMount } from "../mount.ts";
 import { XFS_AG_RESV_NONE } from "./ag-resv.ts";
 import {
   XFS_ALLOC_INITIAL_USER_DATA,
@@ -70,7 +69,7 @@ import {
   xfsBtreeGetRec,
   xfsBtreeGotoFirst,
   xfsBtreeIncrement,
-  xfsBtreeMaxrecs,
+  xfsBtreeMinrecs,
 } from "./btree.ts";
 import type { XfsBuf } from "./buf.ts";
 import {
@@ -104,10 +103,12 @@ import {
   xfsRefcountDecreaseExtent,
 } from "./refcount.ts";
 import {
-  XFS_OWNER_INFO_ATTR_FORK,
+  XfsOwnerInfo,
+  xfsRmapInoOwner,
   xfsRmapMapExtent,
   xfsRmapUnmapExtent,
 } from "./rmap.ts";
+import type { XfsSb } from "./sb.ts";
 import {
   XFS_ILOG_AEXT,
   XFS_ILOG_CORE,
@@ -135,11 +136,8 @@ export {
   xfsBmapWorstIndlen,
 } from "./bmap-change.ts";
 
-/** Most mappings that one call of {@linkcode xfsBmapiWrite} returns (kernel:
- * `XFS_BMAP_MAX_NMAP`). */
-export const XFS_BMAP_MAX_NMAP = 4;
 /** Extents that one transaction unmaps at most (kernel: `XFS_ITRUNC_MAX_EXTENTS`). */
-export const XFS_ITRUNC_MAX_EXTENTS = 2;
+const XFS_ITRUNC_MAX_EXTENTS = 2;
 
 /** Children of the smallest root of a data fork's tree (kernel: `MINDBTPTRS`). */
 const MINDBTPTRS = 3;
@@ -198,13 +196,13 @@ function mustHaveExtents(ip: XfsInode, whichfork: number): number {
 /** Most levels that the tree of a fork can have (kernel:
  * `xfs_bmap_compute_maxlevels`). */
 export function xfsBmapComputeMaxlevels(
-  mp: XfsMount,
+  sb: XfsSb,
   whichfork: number,
 ): number {
   const children = whichfork === F.XFS_ATTR_FORK ? MINABTPTRS : MINDBTPTRS;
   const rootRecs = xfsBmdrMaxrecs(xfsBmdrSpaceCalc(children));
-  const least = Math.floor(xfsBtreeMaxrecs(mp, xfsBmbtOps, true) / 2);
-  const most = xfsIextMaxNextents(mp.sb.hasNrext64, whichfork);
+  const least = xfsBtreeMinrecs(sb, xfsBmbtOps, true);
+  const most = xfsIextMaxNextents(sb.hasNrext64, whichfork);
   let blocks = Math.ceil(most / least);
   let level = 1;
   for (; blocks > 1; level++) {
@@ -310,7 +308,7 @@ function readAll(
  * @param rec Filled in if there is one.
  * @returns 1; 0 if the fork is empty; -EFSCORRUPTED or an errno of the device.
  */
-export function xfsBmapLastExtent(
+function xfsBmapLastExtent(
   tp: XfsTrans | null,
   ip: XfsInode,
   whichfork: number,
@@ -701,7 +699,7 @@ function writeMappings(
       const stop = hole ? ap.got.startoff : ap.got.endoff;
       if (!eof) ap.length = Math.min(ap.length, stop - at);
       const error = allocate(ap);
-      if (error === -ENOSPC && n > 0) return n;
+      if (error === -ENOSPC && ap.nallocs > 0) return n;
       if (error < 0) return error;
     }
     trimMap(map, ap.got, at, end, ap.flags);
@@ -798,7 +796,7 @@ function convertAt(
  * @returns 0; -EFSCORRUPTED if it is no hole; -EIO if the file system is shut down, or an
  *   errno of the device.
  */
-export function xfsBmapiRemap(
+function xfsBmapiRemap(
   tp: XfsTrans,
   ip: XfsInode,
   bno: number,
@@ -959,7 +957,7 @@ function delExtentReal(ap: XfsBmalloca, rec: BmbtIrec, gone: BmbtIrec): number {
  *   and none is reserved; -EFSCORRUPTED; -EIO if the file system is shut down, or an
  *   errno of the device.
  */
-export function xfsBunmapiRemaining(
+function xfsBunmapiRemaining(
   tp: XfsTrans,
   ip: XfsInode,
   start: number,
@@ -1381,8 +1379,8 @@ export function xfsBmapLocalToExtents(
   }
   const { sb, targ } = ip.mount;
   const args = new XfsAllocArg().init(tp);
-  const attr = whichfork === F.XFS_ATTR_FORK ? XFS_OWNER_INFO_ATTR_FORK : 0;
-  args.oinfo = { owner: ip.ino, offset: 0, flags: attr };
+  args.oinfo = new XfsOwnerInfo();
+  xfsRmapInoOwner(args.oinfo, ip.ino, whichfork, 0);
   args.total = total;
   const error = xfsAllocVextentStartAg(args, sb.inoToFsb(ip.ino));
   if (error < 0) return error;

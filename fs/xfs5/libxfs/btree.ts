@@ -10,12 +10,12 @@
  * How to write a new tree type:
  *
  * 1. A class of its record in memory, `R`, with plain number fields.
- * 2. A class that extends {@linkcode XfsBtreeOps}`<R>`, and one instance of it: the
- *    sizes go to `super(…)`, then the codec (`getRec`, `putRec`, `initKeyFromRec` …),
- *    the comparisons, and where the root and new blocks come from.
+ * 2. A class that extends {@linkcode XfsAgBtreeOps}`<R>` (or {@linkcode XfsBtreeOps}, for
+ *    a root in an inode), and one instance of it: the sizes go to `super(…)`, then the
+ *    codec (`getRec`, `putRec`, `initKeyFromRec` …), the comparisons, and where new
+ *    blocks come from.
  * 3. A function `xfs…InitCursor(mp, tp, agbp, pag)` that takes a cursor by
- *    {@linkcode xfsBtreeAllocCursor} and sets `agbp`, `pag` (or `ip`, `whichfork`) and
- *    `nlevels`. `alloc-btree.ts` is the shortest example.
+ *    {@linkcode xfsBtreeAgCursor}. `alloc-btree.ts` is the shortest example.
  * 4. To look something up: fill `cur.rec`, call {@linkcode xfsBtreeLookup}, then
  *    {@linkcode xfsBtreeGetRec}. To insert or update: fill `cur.rec` with the whole
  *    record, then {@linkcode xfsBtreeInsert} or {@linkcode xfsBtreeUpdate}. Every cursor
@@ -43,6 +43,7 @@ import type { XfsPerag } from "./ag.ts";
 import type { BufTarg, XfsBuf, XfsBufOps } from "./buf.ts";
 import { bytesEqual, getU64, putU64 } from "./bytes.ts";
 import * as F from "./format.ts";
+import type { XfsSb } from "./sb.ts";
 import type { XfsTrans } from "./trans.ts";
 
 /** Look for the record itself (kernel: `XFS_LOOKUP_EQ`). */
@@ -197,6 +198,45 @@ export abstract class XfsBtreeOps<R> {
   }
 }
 
+/** A tree whose root the header of a group points to (kernel: `XFS_BTREE_TYPE_AG`). */
+export abstract class XfsAgBtreeOps<R> extends XfsBtreeOps<R> {
+  /** Byte of the header with the pointer to the root. */
+  readonly rootAt: number;
+  /** Byte of the header with the number of levels; it comes after the root. */
+  readonly levelAt: number;
+
+  /** @param keyLen Bytes of a low key. */
+  constructor(
+    name: string,
+    magic: number,
+    recLen: number,
+    keyLen: number,
+    rootAt: number,
+    levelAt: number,
+    overlapping = false,
+  ) {
+    super(name, magic, 4, recLen, keyLen, overlapping);
+    this.rootAt = rootAt;
+    this.levelAt = levelAt;
+  }
+
+  /** Corrects the number of levels that the group has in memory, if it has one. */
+  protected setLevel(_pag: XfsPerag, _level: number): void {}
+
+  override rootPtr(cur: XfsBtreeCur<R>): number {
+    return cur.agbp!.view.getUint32(this.rootAt);
+  }
+
+  override setRoot(cur: XfsBtreeCur<R>, ptr: number, levels: number): void {
+    const { view } = cur.agbp!;
+    const level = view.getUint32(this.levelAt) + levels;
+    view.setUint32(this.rootAt, ptr);
+    view.setUint32(this.levelAt, level);
+    this.setLevel(cur.pag!, level);
+    cur.tp!.logBuf(cur.agbp!, this.rootAt, this.levelAt + 3);
+  }
+}
+
 /** A place in a tree (kernel: `struct xfs_btree_cur`). */
 export class XfsBtreeCur<R> {
   readonly ops: XfsBtreeOps<R>;
@@ -271,14 +311,29 @@ export function xfsBtreeAllocCursor<R>(
   cur.idle = false;
   cur.mp = mp;
   cur.tp = tp;
-  const space = mp.sb.blocksize - ops.headerLen;
-  cur.leafMaxrecs = Math.floor(space / ops.recLen);
-  cur.nodeMaxrecs = Math.floor(space / (ops.keyLen + ops.ptrLen));
+  cur.leafMaxrecs = xfsBtreeMaxrecs(mp.sb, ops, true);
+  cur.nodeMaxrecs = xfsBtreeMaxrecs(mp.sb, ops, false);
   cur.allocated =
     cur.flags =
     cur.nrOps =
     cur.shapeChanges =
       0;
+  return cur;
+}
+
+/** The same for a tree of a group, ready for use.
+ * @param agbp Buffer of the header that points to the root. */
+export function xfsBtreeAgCursor<R>(
+  mp: XfsMount,
+  tp: XfsTrans | null,
+  ops: XfsAgBtreeOps<R>,
+  agbp: XfsBuf,
+  pag: XfsPerag,
+): XfsBtreeCur<R> {
+  const cur = xfsBtreeAllocCursor(mp, tp, ops);
+  cur.agbp = agbp;
+  cur.pag = pag;
+  cur.nlevels = agbp.view.getUint32(ops.levelAt);
   return cur;
 }
 
@@ -297,7 +352,7 @@ export function xfsBtreeDelCursor<R>(cur: XfsBtreeCur<R>): void {
 }
 
 /** A second cursor at the same place (kernel: `xfs_btree_dup_cursor`). */
-export function xfsBtreeDupCursor<R>(cur: XfsBtreeCur<R>): XfsBtreeCur<R> {
+function xfsBtreeDupCursor<R>(cur: XfsBtreeCur<R>): XfsBtreeCur<R> {
   const dup = xfsBtreeAllocCursor(cur.mp, cur.tp, cur.ops);
   dup.agbp = cur.agbp;
   dup.pag = cur.pag;
@@ -413,10 +468,9 @@ function setSibling<R>(
 /** Pointer to a block that is in a buffer (kernel: `xfs_btree_buf_to_ptr`). */
 function bufToPtr<R>(cur: XfsBtreeCur<R>, bp: XfsBuf): number {
   const { sb } = cur.mp;
-  const block = bp.daddr / sb.bbPerBlock;
-  const agno = Math.floor(block / sb.agblocks);
-  const agbno = block - agno * sb.agblocks;
-  return cur.ops.ptrLen === 8 ? sb.agbToFsb(agno, agbno) : agbno;
+  return cur.ops.ptrLen === 8
+    ? sb.daddrToFsb(bp.daddr)
+    : sb.daddrToAgbno(bp.daddr);
 }
 
 // ---- logging ----
@@ -1736,24 +1790,33 @@ function countBlock(
 /** Most records of a leaf and most children of a node, of trees in blocks (kernel:
  * `m_*_mxr`). */
 export function xfsBtreeMaxrecs<R>(
-  mp: XfsMount,
+  sb: XfsSb,
   ops: XfsBtreeOps<R>,
   leaf: boolean,
 ): number {
-  const space = mp.sb.blocksize - ops.headerLen;
+  const space = sb.blocksize - ops.headerLen;
   return Math.floor(space / (leaf ? ops.recLen : ops.keyLen + ops.ptrLen));
 }
 
+/** Fewest records of a leaf and fewest children of a node, but for the root (kernel:
+ * `m_*_mnr`). */
+export function xfsBtreeMinrecs<R>(
+  sb: XfsSb,
+  ops: XfsBtreeOps<R>,
+  leaf: boolean,
+): number {
+  return Math.floor(xfsBtreeMaxrecs(sb, ops, leaf) / 2);
+}
+
 /** Levels of the tree of `records` records whose blocks are as empty as can be
- * (kernel: `xfs_btree_compute_maxlevels`).
- * @param leafMin Fewest records of a leaf.
- * @param nodeMin Fewest children of a node. */
-export function xfsBtreeComputeMaxlevels(
-  leafMin: number,
-  nodeMin: number,
+ * (kernel: `xfs_btree_compute_maxlevels`). */
+export function xfsBtreeComputeMaxlevels<R>(
+  sb: XfsSb,
+  ops: XfsBtreeOps<R>,
   records: number,
 ): number {
-  let blocks = Math.ceil(records / leafMin);
+  const nodeMin = xfsBtreeMinrecs(sb, ops, false);
+  let blocks = Math.ceil(records / xfsBtreeMinrecs(sb, ops, true));
   let height = 1;
   while (blocks > 1) {
     blocks = Math.ceil(blocks / nodeMin);
@@ -1764,12 +1827,13 @@ export function xfsBtreeComputeMaxlevels(
 
 /** Blocks of the tree of `records` records whose blocks are as empty as can be
  * (kernel: `xfs_btree_calc_size`). */
-export function xfsBtreeCalcSize(
-  leafMin: number,
-  nodeMin: number,
+export function xfsBtreeCalcSize<R>(
+  sb: XfsSb,
+  ops: XfsBtreeOps<R>,
   records: number,
 ): number {
-  let blocks = Math.ceil(records / leafMin);
+  const nodeMin = xfsBtreeMinrecs(sb, ops, false);
+  let blocks = Math.ceil(records / xfsBtreeMinrecs(sb, ops, true));
   let total = blocks;
   while (blocks > 1) {
     blocks = Math.ceil(blocks / nodeMin);
@@ -1779,9 +1843,13 @@ export function xfsBtreeCalcSize(
 }
 
 /** Most levels that a tree of `blocks` blocks can have (kernel:
- * `xfs_btree_space_to_height`).
- * @param nodeMin Fewest children of a node, other than the root. */
-export function xfsBtreeSpaceToHeight(nodeMin: number, blocks: number): number {
+ * `xfs_btree_space_to_height`). */
+export function xfsBtreeSpaceToHeight<R>(
+  sb: XfsSb,
+  ops: XfsBtreeOps<R>,
+  blocks: number,
+): number {
+  const nodeMin = xfsBtreeMinrecs(sb, ops, false);
   // The root has two children; below it, each level has as few as it can.
   let wide = 2;
   let height = 1;
@@ -1820,7 +1888,7 @@ class BtreeBufOps<R> implements XfsBufOps {
     const level = view.getUint16(F.BB_LEVEL);
     if (level >= tree.maxlevels(mp)) return `level ${level}`;
     const n = view.getUint16(F.BB_NUMRECS);
-    if (n > xfsBtreeMaxrecs(mp, tree, level === 0)) return `numrecs ${n}`;
+    if (n > xfsBtreeMaxrecs(mp.sb, tree, level === 0)) return `numrecs ${n}`;
     return this.#verifyOrder(view, level, n);
   }
 
@@ -1832,10 +1900,8 @@ class BtreeBufOps<R> implements XfsBufOps {
     const blkno = getU64(view, long ? F.LBB_BLKNO : F.SBB_BLKNO);
     if (blkno !== bp.daddr) return `blkno ${blkno}`;
     const { sb } = mp;
-    const block = bp.daddr / sb.bbPerBlock;
-    const agno = Math.floor(block / sb.agblocks);
-    const agbno = block - agno * sb.agblocks;
-    const self = long ? sb.agbToFsb(agno, agbno) : agbno;
+    const agno = sb.daddrToAgno(bp.daddr);
+    const self = long ? sb.daddrToFsb(bp.daddr) : sb.daddrToAgbno(bp.daddr);
     const { ptrLen } = this.#tree;
     for (const side of [LEFT, RIGHT]) {
       const ptr = readPtr(view, siblingAt(ptrLen, side), ptrLen);

@@ -23,7 +23,7 @@ import {
 } from "../../../block/blk-types.ts";
 import type { BlockDevice } from "../../../block/blkdev.ts";
 import { crc32c } from "../../../lib/crc32c.ts";
-import { EAGAIN, EFSBADCRC, EFSCORRUPTED, EIO } from "../../../lib/errno.ts";
+import { EAGAIN, EFSCORRUPTED, EIO } from "../../../lib/errno.ts";
 import { andThen, type MaybePromise } from "../../../lib/maybe-promise.ts";
 import { Completion } from "../../../lib/wait.ts";
 import { BBSIZE } from "./format.ts";
@@ -32,6 +32,8 @@ import { BBSIZE } from "./format.ts";
 export const XFS_BLF_CHUNK = 128;
 /** Clean metadata that stays in memory, bytes. */
 const CACHE_BYTES = 64 * 2 ** 20;
+/** Metadata that has changed and may stay so until somebody syncs, bytes. */
+const DIRTY_BYTES = 64 * 2 ** 20;
 /** Bytes of writes that are on their way at a time. */
 const WRITE_WINDOW = 4 * 2 ** 20;
 
@@ -121,6 +123,7 @@ export class BufTarg {
   readonly #bufs = new Map<number, XfsBuf>();
   readonly #dirty = new Set<XfsBuf>();
   #bytes = 0;
+  #dirtyBytes = 0;
   #reads = 0;
   /** In-place waits that are going on, one within the other. */
   #waiting = 0;
@@ -163,7 +166,7 @@ export class BufTarg {
    * A buffer with its contents, checked (kernel: `xfs_buf_read`). A miss waits in
    * place.
    *
-   * @returns It; -EFSCORRUPTED, -EFSBADCRC (after `onCorruption`), -EIO or the
+   * @returns It; -EFSCORRUPTED (after `onCorruption`), -EIO or the
    *   device's errno; -EAGAIN if the device answers only when another task has gone on.
    */
   read(
@@ -276,7 +279,7 @@ export class BufTarg {
     if ((fresh || sealed) && ops.crcOffset >= 0) {
       if (!bufCrcOk(bp.data, ops.crcOffset)) {
         this.onCorruption(bp, ops, "checksum");
-        return this.#refuse(bp, -EFSBADCRC);
+        return this.#refuse(bp, -EFSCORRUPTED);
       }
     }
     const why = ops.verify(bp, this);
@@ -296,6 +299,7 @@ export class BufTarg {
 
   /** The buffer has to be written (kernel: `xfs_buf_delwri_queue`). */
   markDirty(bp: XfsBuf): void {
+    if (!bp.dirty) this.#dirtyBytes += bp.data.length;
     bp.dirty = true;
     this.#dirty.add(bp);
   }
@@ -304,9 +308,14 @@ export class BufTarg {
    * `xfs_buf_stale`). */
   markStale(bp: XfsBuf): void {
     bp.stale = true;
+    this.#markClean(bp);
+    this.#forget(bp);
+  }
+
+  #markClean(bp: XfsBuf): void {
+    if (bp.dirty) this.#dirtyBytes -= bp.data.length;
     bp.dirty = false;
     this.#dirty.delete(bp);
-    this.#forget(bp);
   }
 
   /** Drops whatever is in memory of blocks that were freed. */
@@ -326,11 +335,17 @@ export class BufTarg {
   /** Drops clean buffers, the least recently made first, if there are too many. Only
    * between transactions, when nobody holds one. */
   shrink(): void {
-    if (this.#bytes <= CACHE_BYTES || this.#reads > 0) return;
+    const dirty = this.#dirtyBytes;
+    if (this.#bytes - dirty <= CACHE_BYTES || this.#reads > 0) return;
     for (const bp of this.#bufs.values()) {
-      if (this.#bytes <= CACHE_BYTES / 2) return;
+      if (this.#bytes - dirty <= CACHE_BYTES / 2) return;
       if (!bp.dirty && bp.trans === null) this.#forget(bp);
     }
+  }
+
+  /** Whether so much has to be written that it should not wait for a sync. */
+  get crowded(): boolean {
+    return this.#dirtyBytes > DIRTY_BYTES;
   }
 
   /** Whether anything has to be written. */
@@ -379,8 +394,7 @@ export class BufTarg {
     for (let bytes = 0; to < list.length && bytes < WRITE_WINDOW; to++) {
       const bp = list[to]!;
       if (!bp.dirty) continue;
-      bp.dirty = false;
-      this.#dirty.delete(bp);
+      this.#markClean(bp);
       if (bp.ops!.crcOffset >= 0) bufSeal(bp.data, bp.ops!.crcOffset);
       // A copy: the buffer may change while it is being written.
       const opf = REQ_OP_WRITE | REQ_META | REQ_SYNC;

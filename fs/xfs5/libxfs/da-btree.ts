@@ -7,7 +7,7 @@
  * node of two. Equal hashes may go on into the next leaf, so a look-up that ends at the
  * end of a leaf shifts its whole path along.
  *
- * Kernel counterpart: fs/xfs/libxfs/xfs_da_btree.c, xfs_trans_space.h.
+ * Kernel counterpart: fs/xfs/libxfs/xfs_da_btree.c.
  *
  * @module
  */
@@ -193,8 +193,16 @@ export class XfsDaState<A extends XfsDaArgs = XfsDaArgs> {
   }
 }
 
+/** Where the hashes of a block lie. */
+export interface DaHashes {
+  /** First hash in a block that is not empty. */
+  firsthash(bp: XfsBuf): number;
+  /** Last hash in a block; 0 if it is empty. */
+  lasthash(bp: XfsBuf): number;
+}
+
 /** What the tree asks of its leaves. */
-export interface DaLeafOps<A extends XfsDaArgs> {
+export interface DaLeafOps<A extends XfsDaArgs> extends DaHashes {
   /** Checks a node or a leaf of this tree; see {@linkcode daNodeBufOps}. */
   readonly bufOps: XfsBufOps;
   /**
@@ -203,8 +211,6 @@ export interface DaLeafOps<A extends XfsDaArgs> {
    * @returns -EEXIST; -ENOENT or -ENODATA; another negative errno.
    */
   lookupInt(blk: DaStateBlk, state: XfsDaState<A>): number;
-  /** Last hash in a leaf; 0 if it is empty. */
-  lasthash(bp: XfsBuf): number;
   /**
    * Splits a leaf and puts the name in. Fills in `newblk`.
    *
@@ -224,8 +230,6 @@ export interface DaLeafOps<A extends XfsDaArgs> {
   fits(args: A, leaf: XfsBuf, neighbour: XfsBuf): boolean;
   /** Moves everything from one leaf into the other. */
   unbalance(state: XfsDaState<A>, drop: DaStateBlk, save: DaStateBlk): void;
-  /** Whether the second leaf belongs before the first. */
-  order(leaf1: XfsBuf, leaf2: XfsBuf): boolean;
 }
 
 // ---- names ----
@@ -254,45 +258,6 @@ export function xfsDaCompname(
   return namelen === name.length && bytesEqual(name, 0, data, at, namelen);
 }
 
-// ---- space reservations, blocks ----
-
-/** Blocks that adding `blocks` extents to a map may need (kernel:
- * `XFS_NEXTENTADD_SPACE_RES`). */
-export function xfsNextentaddSpaceRes(
-  mp: XfsMount,
-  blocks: number,
-  whichfork: number,
-): number {
-  const most = Math.floor(
-    (mp.sb.blocksize - F.XFS_BTREE_SBLOCK_CRC_LEN) / 8,
-  );
-  const contig = most - Math.floor(most / 2);
-  const { bmapData, bmapAttr } = mp.maxlevels;
-  const levels = whichfork === F.XFS_DATA_FORK ? bmapData : bmapAttr;
-  return Math.ceil(blocks / contig) * (levels - 1);
-}
-
-function daenterDbs(whichfork: number): number {
-  return F.XFS_DA_NODE_MAXDEPTH + (whichfork === F.XFS_DATA_FORK ? 2 : 0);
-}
-
-function daenter1b(mp: XfsMount, whichfork: number): number {
-  return whichfork === F.XFS_DATA_FORK ? mp.sb.dirblkFsbs : 1;
-}
-
-/** Blocks that entering a name may need (kernel: `XFS_DAENTER_SPACE_RES`). */
-export function xfsDaenterSpaceRes(mp: XfsMount, whichfork: number): number {
-  return daenterDbs(whichfork) * daenter1b(mp, whichfork) +
-    xfsDaremoveSpaceRes(mp, whichfork);
-}
-
-/** Blocks that removing a name may need, for the map (kernel:
- * `XFS_DAREMOVE_SPACE_RES`). */
-export function xfsDaremoveSpaceRes(mp: XfsMount, whichfork: number): number {
-  return daenterDbs(whichfork) *
-    xfsNextentaddSpaceRes(mp, daenter1b(mp, whichfork), whichfork);
-}
-
 // ---- fields of a node ----
 
 /** Bytes of an entry of a node. */
@@ -308,7 +273,7 @@ export function daCount(bp: XfsBuf): number {
 }
 
 /** Magic number of a node or leaf. */
-export function daMagic(bp: XfsBuf): number {
+function daMagic(bp: XfsBuf): number {
   return bp.view.getUint16(F.DA3_MAGIC);
 }
 
@@ -489,9 +454,11 @@ function dabufMapPieces(
   return 1;
 }
 
+/** Basic blocks of a block of the tree. */
 function dabufBbs(dp: XfsInode, whichfork: number): number {
-  const { sb } = dp.mount;
-  return daenter1b(dp.mount, whichfork) * sb.bbPerBlock;
+  const { sb, dirGeo, attrGeo } = dp.mount;
+  const { fsbcount } = whichfork === F.XFS_DATA_FORK ? dirGeo : attrGeo;
+  return fsbcount * sb.bbPerBlock;
 }
 
 /**
@@ -971,10 +938,17 @@ function rootSplit(
 
 // ---- neighbours ----
 
-function nodeOrder(node1: XfsBuf, node2: XfsBuf): boolean {
-  return daCount(node1) > 0 && daCount(node2) > 0 &&
-    (nodeHash(node2, 0) < nodeHash(node1, 0) ||
-      nodeLasthash(node2) < nodeLasthash(node1));
+const nodeHashes: DaHashes = {
+  firsthash: (bp) => nodeHash(bp, 0),
+  lasthash: nodeLasthash,
+};
+
+/** Whether the second of two blocks of a level belongs before the first (kernel:
+ * `xfs_da3_node_order`, `xfs_attr_leaf_order`, `xfs_dir2_leafn_order`). */
+export function daOrder(kind: DaHashes, one: XfsBuf, two: XfsBuf): boolean {
+  return daCount(one) > 0 && daCount(two) > 0 &&
+    (kind.firsthash(two) < kind.firsthash(one) ||
+      kind.lasthash(two) < kind.lasthash(one));
 }
 
 /** Reads a neighbour and lets its pointer, so far `was`, be `blkno`; 0 or a negative
@@ -1006,9 +980,7 @@ export function xfsDa3BlkLink(
   const { args, leafOps } = state;
   const oldbp = oldblk.bp!;
   const newbp = newblk.bp!;
-  const before = oldblk.leaf
-    ? leafOps.order(oldbp, newbp)
-    : nodeOrder(oldbp, newbp);
+  const before = daOrder(oldblk.leaf ? leafOps : nodeHashes, oldbp, newbp);
   const toNew = before ? F.DA3_BACK : F.DA3_FORW;
   const toOld = before ? F.DA3_FORW : F.DA3_BACK;
   const far = oldbp.view.getUint32(toNew);
@@ -1170,7 +1142,7 @@ function nodeUnbalance(
   const moved = daCount(from);
   const count = daCount(to);
   let at = count;
-  if (nodeOrder(to, from)) {
+  if (daOrder(nodeHashes, to, from)) {
     to.data.copyWithin(entry(moved), entry(0), entry(count));
     at = 0;
   }

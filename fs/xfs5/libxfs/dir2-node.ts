@@ -19,6 +19,7 @@ import {
   daCount,
   type DaLeafOps,
   daNodeBufOps,
+  daOrder,
   type DaStateBlk,
   XFS_DA_OP_ADDNAME,
   XFS_DA_OP_JUSTCHECK,
@@ -332,14 +333,6 @@ function moveEnts(
   leafLogEnts(args, from, start, fromCount - n);
 }
 
-/** Whether the second leaf belongs before the first (kernel:
- * `xfs_dir2_leafn_order`). */
-function leafnOrder(leaf1: XfsBuf, leaf2: XfsBuf): boolean {
-  return daCount(leaf1) > 0 && daCount(leaf2) > 0 &&
-    (leafHash(leaf2, 0) < leafHash(leaf1, 0) ||
-      leafLasthash(leaf2) < leafLasthash(leaf1));
-}
-
 /** Splits a full leaf in two halves and adds the new name's hash (kernel:
  * `xfs_dir2_leafn_split`, `xfs_dir2_leafn_rebalance`). */
 function leafnSplit(
@@ -401,7 +394,7 @@ function leafnUnbalance(
   xfsDir3LeafCompact(args, from);
   xfsDir3LeafCompact(args, to);
   drop.hashval = leafLasthash(from);
-  const at = leafnOrder(to, from) ? 0 : daCount(to);
+  const at = daOrder(dirLeafOps, to, from) ? 0 : daCount(to);
   moveEnts(args, from, 0, to, at, daCount(from));
   save.hashval = leafLasthash(to);
 }
@@ -410,12 +403,12 @@ function leafnUnbalance(
 export const dirLeafOps: DaLeafOps<XfsDirArgs> = {
   bufOps: leafnBufOps,
   lookupInt,
+  firsthash: (bp) => leafHash(bp, 0),
   lasthash: leafLasthash,
   split: leafnSplit,
   toosmall: leafnToosmall,
   fits: leafnFits,
   unbalance: leafnUnbalance,
-  order: leafnOrder,
 };
 
 // ---- from the leaf form ----

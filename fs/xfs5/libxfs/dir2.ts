@@ -59,10 +59,51 @@ export interface XfsName {
 }
 
 // Forms of a directory (kernel: enum xfs_dir2_fmt).
+/** In the inode. */
 export const XFS_DIR2_FMT_SF = 0;
+/** One block. */
 export const XFS_DIR2_FMT_BLOCK = 1;
-export const XFS_DIR2_FMT_LEAF = 2;
-export const XFS_DIR2_FMT_NODE = 3;
+/** Data blocks and one leaf. */
+const XFS_DIR2_FMT_LEAF = 2;
+/** Data blocks, a tree of leaves, and a free index. */
+const XFS_DIR2_FMT_NODE = 3;
+
+/** What each form does in its own way. */
+interface DirForm {
+  addname(args: XfsDirArgs): number;
+  /** -EEXIST if it has found the name. */
+  lookup(args: XfsDirArgs): number;
+  removename(args: XfsDirArgs): number;
+  replace(args: XfsDirArgs): number;
+}
+
+/** By `XFS_DIR2_FMT_*`. */
+const FORMS: readonly DirForm[] = [
+  {
+    addname: xfsDir2SfAddname,
+    lookup: xfsDir2SfLookup,
+    removename: xfsDir2SfRemovename,
+    replace: xfsDir2SfReplace,
+  },
+  {
+    addname: xfsDir2BlockAddname,
+    lookup: xfsDir2BlockLookup,
+    removename: xfsDir2BlockRemovename,
+    replace: xfsDir2BlockReplace,
+  },
+  {
+    addname: xfsDir2LeafAddname,
+    lookup: xfsDir2LeafLookup,
+    removename: xfsDir2LeafRemovename,
+    replace: xfsDir2LeafReplace,
+  },
+  {
+    addname: xfsDir2NodeAddname,
+    lookup: xfsDir2NodeLookup,
+    removename: xfsDir2NodeRemovename,
+    replace: xfsDir2NodeReplace,
+  },
+];
 
 /**
  * Form of a directory (kernel: `xfs_dir2_format`).
@@ -86,7 +127,7 @@ export function xfsDir2Format(dp: XfsInode): number {
 
 /** Checks the number of an inode that a directory is to point to (kernel:
  * `xfs_dir_ino_validate`); 0 or -EFSCORRUPTED. */
-export function xfsDirInoValidate(mp: XfsMount, ino: number): number {
+function xfsDirInoValidate(mp: XfsMount, ino: number): number {
   const { rbmino, rsumino } = mp.sb;
   if (mp.sb.verifyIno(ino) && ino !== rbmino && ino !== rsumino) return 0;
   return mp.corrupt("directory entry", `inode number ${ino}`);
@@ -155,17 +196,7 @@ export function xfsDirCreatename(
   args.total = total;
   args.opFlags = XFS_DA_OP_ADDNAME | (inum === 0 ? XFS_DA_OP_JUSTCHECK : 0);
   const form = xfsDir2Format(dp);
-  switch (form) {
-    case XFS_DIR2_FMT_SF:
-      return xfsDir2SfAddname(args);
-    case XFS_DIR2_FMT_BLOCK:
-      return xfsDir2BlockAddname(args);
-    case XFS_DIR2_FMT_LEAF:
-      return xfsDir2LeafAddname(args);
-    case XFS_DIR2_FMT_NODE:
-      return xfsDir2NodeAddname(args);
-  }
-  return form;
+  return form < 0 ? form : FORMS[form]!.addname(args);
 }
 
 /** Whether a name can be entered without new blocks (kernel: `xfs_dir_canenter`); 0,
@@ -191,25 +222,11 @@ export function xfsDirLookup(
   name: XfsName,
 ): number {
   const args = newArgs(tp, dp, name);
-  const ret = lookupForm(args);
+  const form = xfsDir2Format(dp);
+  const ret = form < 0 ? form : FORMS[form]!.lookup(args);
   if (ret !== -EEXIST) return ret;
   name.type = args.filetype;
   return args.inumber;
-}
-
-function lookupForm(args: XfsDirArgs): number {
-  const form = xfsDir2Format(args.dp);
-  switch (form) {
-    case XFS_DIR2_FMT_SF:
-      return xfsDir2SfLookup(args);
-    case XFS_DIR2_FMT_BLOCK:
-      return xfsDir2BlockLookup(args);
-    case XFS_DIR2_FMT_LEAF:
-      return xfsDir2LeafLookup(args);
-    case XFS_DIR2_FMT_NODE:
-      return xfsDir2NodeLookup(args);
-  }
-  return form;
 }
 
 /**
@@ -231,17 +248,7 @@ export function xfsDirRemovename(
   args.inumber = ino;
   args.total = total;
   const form = xfsDir2Format(dp);
-  switch (form) {
-    case XFS_DIR2_FMT_SF:
-      return xfsDir2SfRemovename(args);
-    case XFS_DIR2_FMT_BLOCK:
-      return xfsDir2BlockRemovename(args);
-    case XFS_DIR2_FMT_LEAF:
-      return xfsDir2LeafRemovename(args);
-    case XFS_DIR2_FMT_NODE:
-      return xfsDir2NodeRemovename(args);
-  }
-  return form;
+  return form < 0 ? form : FORMS[form]!.removename(args);
 }
 
 /**
@@ -266,15 +273,5 @@ export function xfsDirReplace(
   args.inumber = inum;
   args.total = total;
   const form = xfsDir2Format(dp);
-  switch (form) {
-    case XFS_DIR2_FMT_SF:
-      return xfsDir2SfReplace(args);
-    case XFS_DIR2_FMT_BLOCK:
-      return xfsDir2BlockReplace(args);
-    case XFS_DIR2_FMT_LEAF:
-      return xfsDir2LeafReplace(args);
-    case XFS_DIR2_FMT_NODE:
-      return xfsDir2NodeReplace(args);
-  }
-  return form;
+  return form < 0 ? form : FORMS[form]!.replace(args);
 }

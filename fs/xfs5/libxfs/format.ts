@@ -368,6 +368,12 @@ export const RMT_BLKNO = 40;
 export const RMT_LSN = 48;
 export const RMT_HDR_SIZE = 56;
 
+/** Bytes of the longest name, and one more (kernel: `MAXNAMELEN`). */
+export const MAXNAMELEN = 256;
+/** Bytes of the longest target of a symbolic link, and one more (kernel:
+ * `XFS_SYMLINK_MAXLEN`). */
+export const XFS_SYMLINK_MAXLEN = 1024;
+
 /** Byte of a directory's data fork at which leaves begin. */
 export const XFS_DIR2_LEAF_OFFSET: number = 2 ** 35;
 /** Byte at which free-index blocks begin. */
@@ -392,6 +398,3 @@ export const XFS_ATTR_ROOT = 1 << 1;
 export const XFS_ATTR_SECURE = 1 << 2;
 export const XFS_ATTR_PARENT = 1 << 3;
 export const XFS_ATTR_INCOMPLETE = 1 << 7;
-
-// ---- the log's clean record ----
-export const XLOG_HEADER_MAGIC_NUM = 0xfeed_babe;

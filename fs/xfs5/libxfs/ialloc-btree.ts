@@ -25,7 +25,7 @@ import {
   xfsAllocVextentNearBno,
   xfsFreeExtentLater,
 } from "./alloc.ts";
-import { xfsBtreeAllocCursor, type XfsBtreeCur, XfsBtreeOps } from "./btree.ts";
+import { XfsAgBtreeOps, xfsBtreeAgCursor, type XfsBtreeCur } from "./btree.ts";
 import type { XfsBuf } from "./buf.ts";
 import * as F from "./format.ts";
 import { XFS_RMAP_OINFO_INOBT } from "./rmap.ts";
@@ -61,9 +61,7 @@ const FREE_HI = 8;
 const FREE_LO = 12;
 
 /** What both trees have in common: all but where the root and its counters are. */
-class InobtOps extends XfsBtreeOps<XfsInobtRec> {
-  readonly #rootAt: number;
-  readonly #levelAt: number;
+class InobtOps extends XfsAgBtreeOps<XfsInobtRec> {
   readonly #blocksAt: number;
 
   constructor(
@@ -73,9 +71,7 @@ class InobtOps extends XfsBtreeOps<XfsInobtRec> {
     levelAt: number,
     blocksAt: number,
   ) {
-    super(name, magic, 4, REC_LEN, KEY_LEN);
-    this.#rootAt = rootAt;
-    this.#levelAt = levelAt;
+    super(name, magic, REC_LEN, KEY_LEN, rootAt, levelAt);
     this.#blocksAt = blocksAt;
   }
 
@@ -179,13 +175,10 @@ class InobtOps extends XfsBtreeOps<XfsInobtRec> {
 
   /** Kernel: `__xfs_inobt_free_block`. */
   freeBlock(cur: XfsInobtCur, bp: XfsBuf): number {
-    const { sb } = cur.mp;
-    const { agno } = cur.pag!;
     this.#modBlockcount(cur, -1);
-    const agbno = bp.daddr / sb.bbPerBlock - agno * sb.agblocks;
     return xfsFreeExtentLater(
       cur.tp!,
-      sb.agbToFsb(agno, agbno),
+      cur.mp.sb.daddrToFsb(bp.daddr),
       1,
       XFS_RMAP_OINFO_INOBT,
       this.resvType(cur.mp),
@@ -200,18 +193,6 @@ class InobtOps extends XfsBtreeOps<XfsInobtRec> {
     view.setUint32(at, view.getUint32(at) + blocks);
     cur.tp!.logBuf(cur.agbp!, at, at + 3);
   }
-
-  override rootPtr(cur: XfsInobtCur): number {
-    return cur.agbp!.view.getUint32(this.#rootAt);
-  }
-
-  override setRoot(cur: XfsInobtCur, ptr: number, levels: number): void {
-    const { view } = cur.agbp!;
-    const at = this.#levelAt;
-    view.setUint32(this.#rootAt, ptr);
-    view.setUint32(at, view.getUint32(at) + levels);
-    cur.tp!.logBuf(cur.agbp!, this.#rootAt, at + 3);
-  }
 }
 
 /** The tree of free inodes is as large as it can be where space is in pieces, so blocks
@@ -223,7 +204,7 @@ class FinobtOps extends InobtOps {
 }
 
 /** The tree of all chunks (kernel: `xfs_inobt_ops`). */
-export const xfsInobtOps: XfsBtreeOps<XfsInobtRec> = new InobtOps(
+export const xfsInobtOps: XfsAgBtreeOps<XfsInobtRec> = new InobtOps(
   "xfs_inobt",
   F.XFS_IBT_CRC_MAGIC,
   F.AGI_ROOT,
@@ -231,7 +212,7 @@ export const xfsInobtOps: XfsBtreeOps<XfsInobtRec> = new InobtOps(
   F.AGI_IBLOCKS,
 );
 /** The tree of chunks with free inodes (kernel: `xfs_finobt_ops`). */
-export const xfsFinobtOps: XfsBtreeOps<XfsInobtRec> = new FinobtOps(
+export const xfsFinobtOps: XfsAgBtreeOps<XfsInobtRec> = new FinobtOps(
   "xfs_finobt",
   F.XFS_FIBT_CRC_MAGIC,
   F.AGI_FREE_ROOT,
@@ -247,11 +228,7 @@ export function xfsInobtInitCursor(
   agbp: XfsBuf,
   pag: XfsPerag,
 ): XfsInobtCur {
-  const cur = xfsBtreeAllocCursor(mp, tp, xfsInobtOps);
-  cur.agbp = agbp;
-  cur.pag = pag;
-  cur.nlevels = agbp.view.getUint32(F.AGI_LEVEL);
-  return cur;
+  return xfsBtreeAgCursor(mp, tp, xfsInobtOps, agbp, pag);
 }
 
 /** A cursor in the tree of chunks with free inodes (kernel:
@@ -263,11 +240,7 @@ export function xfsFinobtInitCursor(
   agbp: XfsBuf,
   pag: XfsPerag,
 ): XfsInobtCur {
-  const cur = xfsBtreeAllocCursor(mp, tp, xfsFinobtOps);
-  cur.agbp = agbp;
-  cur.pag = pag;
-  cur.nlevels = agbp.view.getUint32(F.AGI_FREE_LEVEL);
-  return cur;
+  return xfsBtreeAgCursor(mp, tp, xfsFinobtOps, agbp, pag);
 }
 
 // ---- masks ----

@@ -34,7 +34,6 @@ import {
   xfsBtreeIncrement,
   xfsBtreeInsert,
   xfsBtreeLookup,
-  xfsBtreeMaxrecs,
   xfsBtreeUpdate,
   type XfsLookup,
 } from "./btree.ts";
@@ -53,6 +52,7 @@ import {
 } from "./ialloc-btree.ts";
 import { xfsInodeBufOps } from "./inode-buf.ts";
 import { XFS_RMAP_OINFO_INODES } from "./rmap.ts";
+import type { XfsSb } from "./sb.ts";
 import type { XfsTrans } from "./trans.ts";
 
 /** Bits of a hole mask. */
@@ -61,22 +61,20 @@ const HOLEMASK_BITS = 16;
  * there is no tree of free ones (kernel: `searchdistance`). */
 const SEARCH_DISTANCE = 10;
 
-/** Sets the most levels of the inode trees: a group full of inodes, and the blocks of the
+/** Most levels of the inode trees: a group full of inodes, and the blocks of the
  * trees as empty as can be (kernel: a part of `xfs_ialloc_setup_geometry`; the rest is
  * in {@linkcode XfsSb.derive}). */
-export function xfsIallocComputeMaxlevels(mp: XfsMount): void {
-  const leaf = Math.floor(xfsBtreeMaxrecs(mp, xfsInobtOps, true) / 2);
-  const node = Math.floor(xfsBtreeMaxrecs(mp, xfsInobtOps, false) / 2);
-  const inodes = 2 ** (mp.sb.inopblog + mp.sb.agblklog);
+export function xfsIallocComputeMaxlevels(sb: XfsSb): number {
+  const inodes = 2 ** (sb.inopblog + sb.agblklog);
   const chunks = Math.floor(inodes / F.XFS_INODES_PER_CHUNK);
-  mp.maxlevels.inobt = xfsBtreeComputeMaxlevels(leaf, node, chunks);
+  return xfsBtreeComputeMaxlevels(sb, xfsInobtOps, chunks);
 }
 
 // ---- records ----
 
 /** Looks for a chunk by its first inode (kernel: `xfs_inobt_lookup`); as
  * {@linkcode xfsBtreeLookup}. */
-export function xfsInobtLookup(
+function xfsInobtLookup(
   cur: XfsInobtCur,
   startino: number,
   dir: XfsLookup,
@@ -211,7 +209,7 @@ function holesAreClusters(mp: XfsMount, rec: XfsInobtRec): boolean {
  *
  * @returns 1; 0 if it stands at none; -EFSCORRUPTED if there can be no such record.
  */
-export function xfsInobtGetRec(cur: XfsInobtCur, rec: XfsInobtRec): number {
+function xfsInobtGetRec(cur: XfsInobtCur, rec: XfsInobtRec): number {
   const there = xfsBtreeGetRec(cur, rec);
   if (there !== 1) return there;
   let why: string | null = null;
@@ -305,14 +303,28 @@ export function xfsIallocInodeInit(
   for (let at = agbno; at < agbno + length; at += sb.blocksPerCluster) {
     const bp = xfsInodeClusterBuf(tp, pag, at);
     if (typeof bp === "number") return bp;
-    initCluster(tp, bp, sb.aginoToIno(pag.agno, at * sb.inopblock), gen);
+    const ino = sb.aginoToIno(pag.agno, at * sb.inopblock);
+    initInodeCluster(sb, tp.mp.targ.uuid, bp, ino, gen);
     tp.logWholeBuf(bp);
   }
   return 0;
 }
 
-function initCluster(tp: XfsTrans, bp: XfsBuf, ino: number, gen: number): void {
-  const { inodesize } = tp.mp.sb;
+/**
+ * Fills a buffer with free inodes.
+ *
+ * @param uuid UUID that blocks bear.
+ * @param ino The first of them.
+ * @param gen Generation number, of all of them.
+ */
+export function initInodeCluster(
+  sb: XfsSb,
+  uuid: Uint8Array,
+  bp: XfsBuf,
+  ino: number,
+  gen: number,
+): void {
+  const { inodesize } = sb;
   const { data, view } = bp;
   data.fill(0);
   for (let at = 0; at < data.length; at += inodesize) {
@@ -321,7 +333,7 @@ function initCluster(tp: XfsTrans, bp: XfsBuf, ino: number, gen: number): void {
     view.setUint32(at + F.DI_GEN, gen);
     view.setUint32(at + F.DI_NEXT_UNLINKED, F.NULLAGINO);
     putU64(view, at + F.DI_INO, ino++);
-    data.set(tp.mp.targ.uuid, at + F.DI_UUID);
+    data.set(uuid, at + F.DI_UUID);
     bufSeal(data.subarray(at, at + inodesize), F.DI_CRC);
   }
 }

@@ -13,10 +13,14 @@
 import { EFBIG, EFSCORRUPTED, EINVAL } from "../../../lib/errno.ts";
 import {
   MAX_LFS_FILESIZE,
+  S_IFBLK,
+  S_IFCHR,
   S_IFDIR,
+  S_IFIFO,
   S_IFLNK,
   S_IFMT,
   S_IFREG,
+  S_IFSOCK,
 } from "../../fs.ts";
 import type { XfsInode } from "../inode.ts";
 import type { XfsMount } from "../mount.ts";
@@ -43,12 +47,6 @@ import {
   xfsIformatDataFork,
   xfsInodeHasLargeExtentCounts,
 } from "./inode-fork.ts";
-
-// Special files.
-const S_IFIFO = 0o010000;
-const S_IFCHR = 0o020000;
-const S_IFBLK = 0o060000;
-const S_IFSOCK = 0o140000;
 
 /** Seconds of a time in 32 bits. */
 const MAX_LEGACY_TIME = 2 ** 31 - 1;
@@ -117,8 +115,7 @@ export const xfsInodeBufOps: XfsBufOps = {
   crcOffset: -1,
   verify(bp: XfsBuf, targ: BufTarg): string | null {
     const { sb } = targ.mount as XfsMount;
-    const block = bp.daddr / sb.bbPerBlock;
-    const agno = Math.floor(block / sb.agblocks);
+    const agno = sb.daddrToAgno(bp.daddr);
     for (let at = 0; at < bp.data.length; at += sb.inodesize) {
       const magic = bp.view.getUint16(at + F.DI_MAGIC);
       const version = bp.view.getUint8(at + F.DI_VERSION);

@@ -28,12 +28,6 @@ import { XFS_ILOG_CORE, type XfsTrans } from "./trans.ts";
 /** Extents that an operation may add to a fork: what maps into a hole (kernel:
  * `XFS_IEXT_ADD_NOSPLIT_CNT`). */
 export const XFS_IEXT_ADD_NOSPLIT_CNT = 1;
-/** What cuts a piece out of the middle of an extent (kernel:
- * `XFS_IEXT_PUNCH_HOLE_CNT`). */
-export const XFS_IEXT_PUNCH_HOLE_CNT = 1;
-/** What makes the middle of an unwritten extent written (kernel:
- * `XFS_IEXT_WRITE_UNWRITTEN_CNT`). */
-export const XFS_IEXT_WRITE_UNWRITTEN_CNT = 2;
 /** What puts a new extent over the middle of an old one (kernel:
  * `XFS_IEXT_REFLINK_END_COW_CNT`). */
 export const XFS_IEXT_REFLINK_END_COW_CNT = 2;
@@ -46,11 +40,6 @@ const rec = new BmbtIrec();
 /** Bytes of an inode that its forks share (kernel: `XFS_LITINO`). */
 function litino(ip: XfsInode): number {
   return ip.mount.sb.inodesize - F.DI_SIZE_V3;
-}
-
-/** Kernel: `xfs_inode_has_attr_fork`. */
-export function xfsInodeHasAttrFork(ip: XfsInode): boolean {
-  return ip.forkoff !== 0;
 }
 
 /** Bytes that a fork has in the inode (kernel: `xfs_inode_fork_size`). */

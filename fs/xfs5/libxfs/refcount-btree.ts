@@ -16,15 +16,15 @@ import {
   xfsFreeExtentLater,
 } from "./alloc.ts";
 import {
-  xfsBtreeAllocCursor,
+  XfsAgBtreeOps,
+  xfsBtreeAgCursor,
   xfsBtreeComputeMaxlevels,
   type XfsBtreeCur,
-  xfsBtreeMaxrecs,
-  XfsBtreeOps,
 } from "./btree.ts";
 import type { XfsBuf } from "./buf.ts";
 import * as F from "./format.ts";
 import { XFS_RMAP_OINFO_REFC } from "./rmap.ts";
+import type { XfsSb } from "./sb.ts";
 import type { XfsTrans } from "./trans.ts";
 
 /** References of files (kernel: `XFS_REFC_DOMAIN_SHARED`). */
@@ -84,9 +84,16 @@ function encodeStart(rec: XfsRefcountIrec): number {
     : rec.startblock;
 }
 
-class RefcountbtOps extends XfsBtreeOps<XfsRefcountIrec> {
+class RefcountbtOps extends XfsAgBtreeOps<XfsRefcountIrec> {
   constructor() {
-    super("xfs_refcountbt", F.XFS_REFC_CRC_MAGIC, 4, REC_LEN, KEY_LEN);
+    super(
+      "xfs_refcountbt",
+      F.XFS_REFC_CRC_MAGIC,
+      REC_LEN,
+      KEY_LEN,
+      F.AGF_REFCNTROOT,
+      F.AGF_REFCNTLEVEL,
+    );
   }
 
   newRec(): XfsRefcountIrec {
@@ -170,30 +177,18 @@ class RefcountbtOps extends XfsBtreeOps<XfsRefcountIrec> {
 
   /** Kernel: `xfs_refcountbt_free_block`. */
   freeBlock(cur: XfsRefcountCur, bp: XfsBuf): number {
-    const { sb } = cur.mp;
-    const { agno } = cur.pag!;
-    const agbno = bp.daddr / sb.bbPerBlock - agno * sb.agblocks;
     countBlocks(cur, -1);
     return xfsFreeExtentLater(
       cur.tp!,
-      sb.agbToFsb(agno, agbno),
+      cur.mp.sb.daddrToFsb(bp.daddr),
       1,
       XFS_RMAP_OINFO_REFC,
       XFS_AG_RESV_METADATA,
     );
   }
 
-  override rootPtr(cur: XfsRefcountCur): number {
-    return cur.agbp!.view.getUint32(F.AGF_REFCNTROOT);
-  }
-
-  override setRoot(cur: XfsRefcountCur, ptr: number, levels: number): void {
-    const { view } = cur.agbp!;
-    const level = view.getUint32(F.AGF_REFCNTLEVEL) + levels;
-    view.setUint32(F.AGF_REFCNTROOT, ptr);
-    view.setUint32(F.AGF_REFCNTLEVEL, level);
-    cur.pag!.pagfRefcountLevel = level;
-    cur.tp!.logBuf(cur.agbp!, F.AGF_REFCNTROOT, F.AGF_REFCNTLEVEL + 3);
+  protected override setLevel(pag: XfsPerag, level: number): void {
+    pag.pagfRefcountLevel = level;
   }
 }
 
@@ -206,13 +201,13 @@ function countBlocks(cur: XfsRefcountCur, n: number): void {
 
 /** Block of a group where mkfs puts the root: after those of the other trees (kernel:
  * `xfs_refc_block`). */
-export function xfsRefcBlock(mp: XfsMount): number {
+function xfsRefcBlock(mp: XfsMount): number {
   const { headerBlocks, hasFinobt, hasRmapbt } = mp.sb;
   return headerBlocks + 3 + (hasFinobt ? 1 : 0) + (hasRmapbt ? 1 : 0);
 }
 
 /** The tree (kernel: `xfs_refcountbt_ops`). */
-export const xfsRefcountbtOps: XfsBtreeOps<XfsRefcountIrec> =
+export const xfsRefcountbtOps: XfsAgBtreeOps<XfsRefcountIrec> =
   new RefcountbtOps();
 
 /** A cursor in the tree (kernel: `xfs_refcountbt_init_cursor`).
@@ -223,20 +218,12 @@ export function xfsRefcountbtInitCursor(
   agbp: XfsBuf,
   pag: XfsPerag,
 ): XfsRefcountCur {
-  const cur = xfsBtreeAllocCursor(mp, tp, xfsRefcountbtOps);
-  cur.agbp = agbp;
-  cur.pag = pag;
-  cur.nlevels = agbp.view.getUint32(F.AGF_REFCNTLEVEL);
-  return cur;
+  return xfsBtreeAgCursor(mp, tp, xfsRefcountbtOps, agbp, pag);
 }
 
-/** Sets the most levels of the tree: every block has a record of its own (kernel:
- * `xfs_refcountbt_compute_maxlevels`). */
-export function xfsRefcountbtComputeMaxlevels(mp: XfsMount): void {
-  const leaf = Math.floor(xfsBtreeMaxrecs(mp, xfsRefcountbtOps, true) / 2);
-  const node = Math.floor(xfsBtreeMaxrecs(mp, xfsRefcountbtOps, false) / 2);
-  const { hasReflink, agblocks } = mp.sb;
-  mp.maxlevels.refcount = hasReflink
-    ? xfsBtreeComputeMaxlevels(leaf, node, agblocks)
-    : 0;
+/** Most levels of the tree, 0 without reflink: every block has a record of its own
+ * (kernel: `xfs_refcountbt_compute_maxlevels`). */
+export function xfsRefcountbtComputeMaxlevels(sb: XfsSb): number {
+  if (!sb.hasReflink) return 0;
+  return xfsBtreeComputeMaxlevels(sb, xfsRefcountbtOps, sb.agblocks);
 }

@@ -119,12 +119,11 @@ function updateRec(cur: XfsRefcountCur, rec: XfsRefcountIrec): number {
   return xfsBtreeUpdate(cur);
 }
 
-/** Kernel: `xfs_refcount_insert`. */
+/** Inserts a record before the one that the cursor stands at, which must come after it
+ * (kernel: `xfs_refcount_insert`). Where in the tree it goes in decides which blocks
+ * split. */
 function insertRec(cur: XfsRefcountCur, rec: XfsRefcountIrec): number {
   cur.rec.copy(rec);
-  const found = xfsBtreeLookup(cur, XFS_LOOKUP_EQ);
-  if (found < 0) return found;
-  if (found > 0) return complain(cur, `block ${rec.startblock} is there twice`);
   const done = xfsBtreeInsert(cur);
   return done === 0 ? complain(cur, "no block for the tree") : done;
 }
@@ -442,6 +441,8 @@ function cowAlloc(cur: XfsRefcountCur): number {
   // An implied count of 1 is what a record of the domain has.
   found = adjustEnds(cur, domain, 0);
   if (found < 0 || range.len === 0) return found;
+  found = lookupRec(cur, XFS_LOOKUP_GE, domain, range.bno, ext);
+  if (found < 0) return found;
   tmp.set(range.bno, range.len, 1, domain);
   return Math.min(insertRec(cur, tmp), 0);
 }

@@ -19,17 +19,17 @@ import {
 import type { XfsPerag } from "./ag.ts";
 import { xfsAllocGetFreelist, xfsAllocPutFreelist } from "./alloc.ts";
 import {
-  xfsBtreeAllocCursor,
+  XfsAgBtreeOps,
+  xfsBtreeAgCursor,
   xfsBtreeComputeMaxlevels,
   type XfsBtreeCur,
-  xfsBtreeMaxrecs,
-  XfsBtreeOps,
   xfsBtreeSpaceToHeight,
 } from "./btree.ts";
 import type { XfsBuf } from "./buf.ts";
 import { getU64, putU64 } from "./bytes.ts";
 import { xfsExtentBusyInsert, xfsExtentBusyReuse } from "./extent-busy.ts";
 import * as F from "./format.ts";
+import type { XfsSb } from "./sb.ts";
 import type { XfsTrans } from "./trans.ts";
 
 /** A reverse mapping (kernel: `struct xfs_rmap_irec`). */
@@ -163,9 +163,17 @@ function cmpWide(
   return diff !== 0 ? diff : a.getUint32(aAt + 4) - b.getUint32(bAt + 4);
 }
 
-class RmapbtOps extends XfsBtreeOps<XfsRmapIrec> {
+class RmapbtOps extends XfsAgBtreeOps<XfsRmapIrec> {
   constructor() {
-    super("xfs_rmapbt", F.XFS_RMAP_CRC_MAGIC, 4, REC_LEN, KEY_LEN, true);
+    super(
+      "xfs_rmapbt",
+      F.XFS_RMAP_CRC_MAGIC,
+      REC_LEN,
+      KEY_LEN,
+      F.AGF_RMAPROOT,
+      F.AGF_RMAPLEVEL,
+      true,
+    );
   }
 
   newRec(): XfsRmapIrec {
@@ -278,8 +286,7 @@ class RmapbtOps extends XfsBtreeOps<XfsRmapIrec> {
   freeBlock(cur: XfsRmapCur, bp: XfsBuf): number {
     const pag = cur.pag!;
     const tp = cur.tp!;
-    const { sb } = cur.mp;
-    const agbno = bp.daddr / sb.bbPerBlock - pag.agno * sb.agblocks;
+    const agbno = cur.mp.sb.daddrToAgbno(bp.daddr);
     countBlocks(cur, -1);
     const error = xfsAllocPutFreelist(pag, tp, cur.agbp!, agbno, true);
     if (error < 0) return error;
@@ -288,17 +295,8 @@ class RmapbtOps extends XfsBtreeOps<XfsRmapIrec> {
     return 0;
   }
 
-  override rootPtr(cur: XfsRmapCur): number {
-    return cur.agbp!.view.getUint32(F.AGF_RMAPROOT);
-  }
-
-  override setRoot(cur: XfsRmapCur, ptr: number, levels: number): void {
-    const { view } = cur.agbp!;
-    const level = view.getUint32(F.AGF_RMAPLEVEL) + levels;
-    view.setUint32(F.AGF_RMAPROOT, ptr);
-    view.setUint32(F.AGF_RMAPLEVEL, level);
-    cur.pag!.pagfRmapLevel = level;
-    cur.tp!.logBuf(cur.agbp!, F.AGF_RMAPROOT, F.AGF_RMAPLEVEL + 3);
+  protected override setLevel(pag: XfsPerag, level: number): void {
+    pag.pagfRmapLevel = level;
   }
 }
 
@@ -310,7 +308,7 @@ function countBlocks(cur: XfsRmapCur, n: number): void {
 }
 
 /** The tree (kernel: `xfs_rmapbt_ops`). */
-export const xfsRmapbtOps: XfsBtreeOps<XfsRmapIrec> = new RmapbtOps();
+export const xfsRmapbtOps: XfsAgBtreeOps<XfsRmapIrec> = new RmapbtOps();
 
 /** A cursor in the tree (kernel: `xfs_rmapbt_init_cursor`).
  * @param agbp Buffer of the AGF. */
@@ -320,24 +318,15 @@ export function xfsRmapbtInitCursor(
   agbp: XfsBuf,
   pag: XfsPerag,
 ): XfsRmapCur {
-  const cur = xfsBtreeAllocCursor(mp, tp, xfsRmapbtOps);
-  cur.agbp = agbp;
-  cur.pag = pag;
-  cur.nlevels = agbp.view.getUint32(F.AGF_RMAPLEVEL);
-  return cur;
+  return xfsBtreeAgCursor(mp, tp, xfsRmapbtOps, agbp, pag);
 }
 
-/** Sets the most levels of the tree (kernel: `xfs_rmapbt_compute_maxlevels`). With
- * reflink, blocks may have any number of owners: the tree may fill its group. */
-export function xfsRmapbtComputeMaxlevels(mp: XfsMount): void {
-  const leaf = Math.floor(xfsBtreeMaxrecs(mp, xfsRmapbtOps, true) / 2);
-  const node = Math.floor(xfsBtreeMaxrecs(mp, xfsRmapbtOps, false) / 2);
-  const { hasRmapbt, hasReflink, agblocks } = mp.sb;
-  if (!hasRmapbt) mp.maxlevels.rmap = 0;
-  else if (hasReflink) {
-    const most = xfsBtreeSpaceToHeight(node, agblocks);
-    mp.maxlevels.rmap = Math.min(most, F.XFS_BTREE_MAXLEVELS);
-  } else {
-    mp.maxlevels.rmap = xfsBtreeComputeMaxlevels(leaf, node, agblocks);
-  }
+/** Most levels of the tree, 0 if there is none (kernel:
+ * `xfs_rmapbt_compute_maxlevels`). With reflink, blocks may have any number of owners: the tree may fill its group. */
+export function xfsRmapbtComputeMaxlevels(sb: XfsSb): number {
+  const { hasRmapbt, hasReflink, agblocks } = sb;
+  if (!hasRmapbt) return 0;
+  if (!hasReflink) return xfsBtreeComputeMaxlevels(sb, xfsRmapbtOps, agblocks);
+  const most = xfsBtreeSpaceToHeight(sb, xfsRmapbtOps, agblocks);
+  return Math.min(most, F.XFS_BTREE_MAXLEVELS);
 }

@@ -48,10 +48,10 @@ import type { XfsTrans } from "./trans.ts";
 // ---- owners ----
 
 /** The blocks are those of attributes (kernel: `XFS_OWNER_INFO_ATTR_FORK`). */
-export const XFS_OWNER_INFO_ATTR_FORK = 1 << 0;
+const XFS_OWNER_INFO_ATTR_FORK = 1 << 0;
 /** The blocks are those of the tree of a fork (kernel:
  * `XFS_OWNER_INFO_BMBT_BLOCK`). */
-export const XFS_OWNER_INFO_BMBT_BLOCK = 1 << 1;
+const XFS_OWNER_INFO_BMBT_BLOCK = 1 << 1;
 
 /** Who owns blocks, and for what (kernel: `struct xfs_owner_info`). */
 export class XfsOwnerInfo {
@@ -76,14 +76,6 @@ export const XFS_RMAP_OINFO_SKIP_UPDATE: XfsOwnerInfo = new XfsOwnerInfo(
 export const XFS_RMAP_OINFO_ANY_OWNER: XfsOwnerInfo = new XfsOwnerInfo(
   F.XFS_RMAP_OWN_UNKNOWN,
 );
-/** Headers of groups (kernel: `XFS_RMAP_OINFO_FS`). */
-export const XFS_RMAP_OINFO_FS: XfsOwnerInfo = new XfsOwnerInfo(
-  F.XFS_RMAP_OWN_FS,
-);
-/** The log (kernel: `XFS_RMAP_OINFO_LOG`). */
-export const XFS_RMAP_OINFO_LOG: XfsOwnerInfo = new XfsOwnerInfo(
-  F.XFS_RMAP_OWN_LOG,
-);
 /** Free-space trees, the reverse map and the AGFL (kernel: `XFS_RMAP_OINFO_AG`). */
 export const XFS_RMAP_OINFO_AG: XfsOwnerInfo = new XfsOwnerInfo(
   F.XFS_RMAP_OWN_AG,
@@ -99,10 +91,6 @@ export const XFS_RMAP_OINFO_INODES: XfsOwnerInfo = new XfsOwnerInfo(
 /** The tree of reference counts (kernel: `XFS_RMAP_OINFO_REFC`). */
 export const XFS_RMAP_OINFO_REFC: XfsOwnerInfo = new XfsOwnerInfo(
   F.XFS_RMAP_OWN_REFC,
-);
-/** Blocks allocated for copies to come (kernel: `XFS_RMAP_OINFO_COW`). */
-export const XFS_RMAP_OINFO_COW: XfsOwnerInfo = new XfsOwnerInfo(
-  F.XFS_RMAP_OWN_COW,
 );
 
 /** Whether nothing is to be done for an owner (kernel:
@@ -124,15 +112,15 @@ export function xfsRmapInoOwner(
   info.flags = whichfork === F.XFS_ATTR_FORK ? XFS_OWNER_INFO_ATTR_FORK : 0;
 }
 
-/** Makes `info` stand for a block of a fork's tree (kernel:
- * `xfs_rmap_ino_bmbt_owner`). */
+/** The owner of a block of a fork's tree (kernel: `xfs_rmap_ino_bmbt_owner`). */
 export function xfsRmapInoBmbtOwner(
-  info: XfsOwnerInfo,
   ino: number,
   whichfork: number,
-): void {
+): XfsOwnerInfo {
+  const info = new XfsOwnerInfo();
   xfsRmapInoOwner(info, ino, whichfork, 0);
   info.flags |= XFS_OWNER_INFO_BMBT_BLOCK;
+  return info;
 }
 
 function unpackOwner(
@@ -352,136 +340,108 @@ export function xfsRmapLookupLeRange(
 }
 
 // ---- changing records ----
+//
+// Where in the tree a record goes in, and in which order records change, decides which
+// blocks split and join: all that is as in the kernel, so that trees come out the same.
 
-/** Records that are to go and those that come, as {@linkcode replace} wants them: few,
- * and in order. */
-class RecList {
-  readonly recs = [new XfsRmapIrec(), new XfsRmapIrec(), new XfsRmapIrec()];
-  count = 0;
-
-  clear(): void {
-    this.count = 0;
-  }
-
-  add(): XfsRmapIrec {
-    return this.recs[this.count++]!;
-  }
-
-  /** The one with a key, or null. */
-  find(key: XfsRmapIrec): XfsRmapIrec | null {
-    for (let i = 0; i < this.count; i++) {
-      if (sameKey(this.recs[i]!, key)) return this.recs[i]!;
-    }
-    return null;
-  }
-}
-
-const olds = new RecList();
-const news = new RecList();
 const atCursor = new XfsRmapIrec();
 
-/** Sets the cursor to a record that has to be there.
- * @param fresh Nothing has changed since the last lookup: it may stand there already.
+/** Sets the cursor to a record that has to be there; it may stand there already.
  * @returns 1 or a negative errno. */
-function seek(cur: XfsRmapCur, rec: XfsRmapIrec, fresh: boolean): number {
-  if (fresh && xfsBtreeGetRec(cur, atCursor) === 1) {
-    if (sameKey(atCursor, rec)) return 1;
-  }
+function seek(cur: XfsRmapCur, rec: XfsRmapIrec): number {
+  if (xfsBtreeGetRec(cur, atCursor) === 1 && sameKey(atCursor, rec)) return 1;
   cur.rec.copy(rec);
   const found = xfsBtreeLookup(cur, XFS_LOOKUP_EQ);
   return found === 0 ? mismatch(cur, rec, "not there") : found;
 }
 
+/** Inserts a record before the one at the cursor.
+ * @returns 0 or a negative errno. */
+function insertHere(cur: XfsRmapCur, rec: XfsRmapIrec): number {
+  cur.rec.copy(rec);
+  const done = xfsBtreeInsert(cur);
+  if (done === 0) return mismatch(cur, rec, "no block for the tree");
+  // It is in no one place now.
+  cur.ptrs[0] = 0;
+  return Math.min(done, 0);
+}
+
+/** Inserts a record where its key is looked up (kernel: `xfs_rmap_insert`). */
+function insertRec(cur: XfsRmapCur, rec: XfsRmapIrec): number {
+  cur.rec.copy(rec);
+  const found = xfsBtreeLookup(cur, XFS_LOOKUP_EQ);
+  if (found < 0) return found;
+  if (found === 1) return mismatch(cur, rec, "there already");
+  return insertHere(cur, rec);
+}
+
+/** Inserts a record after the one at the cursor. */
+function insertAfter(cur: XfsRmapCur, rec: XfsRmapIrec): number {
+  const there = xfsBtreeIncrement(cur);
+  if (there < 0) return there;
+  if (there === 1) {
+    xfsBtreeGetRec(cur, atCursor);
+    const { startblock, owner } = atCursor;
+    if (startblock < rec.end) {
+      return mismatch(cur, rec, `owner ${owner} has some of them`);
+    }
+  }
+  return insertHere(cur, rec);
+}
+
+/** Kernel: `xfs_rmap_delete`. */
+function deleteRec(cur: XfsRmapCur, rec: XfsRmapIrec): number {
+  const found = seek(cur, rec);
+  if (found < 0) return found;
+  const done = xfsBtreeDelete(cur);
+  if (done === 0) return mismatch(cur, rec, "not to be deleted");
+  cur.ptrs[0] = 0;
+  return Math.min(done, 0);
+}
+
+/** Writes `rec` over `old`, or over the record of its own key (kernel:
+ * `xfs_rmap_update`). */
 function updateRec(
   cur: XfsRmapCur,
-  old: XfsRmapIrec,
   rec: XfsRmapIrec,
-  fresh: boolean,
+  old: XfsRmapIrec = rec,
 ): number {
-  const found = seek(cur, old, fresh);
+  const found = seek(cur, old);
   if (found < 0) return found;
   cur.rec.copy(rec);
   return xfsBtreeUpdate(cur);
 }
 
-/** Kernel: `xfs_rmap_insert`. */
-function insertRec(cur: XfsRmapCur, rec: XfsRmapIrec): number {
-  cur.rec.copy(rec);
-  const found = xfsBtreeLookup(cur, XFS_LOOKUP_EQ);
-  if (found !== 0) {
-    return found < 0 ? found : mismatch(cur, rec, "there already");
-  }
-  const done = xfsBtreeInsert(cur);
-  return done === 0 ? mismatch(cur, rec, "no block for the tree") : done;
-}
-
-/** Kernel: `xfs_rmap_delete`. */
-function deleteRec(
+/** Puts `rec` in the place of `old`, which begins elsewhere. Where mappings of others
+ * may lie in between, it has to move. */
+function moveRec(
   cur: XfsRmapCur,
   rec: XfsRmapIrec,
-  fresh: boolean,
+  old: XfsRmapIrec,
+  shared: boolean,
 ): number {
-  const found = seek(cur, rec, fresh);
-  if (found < 0) return found;
-  const done = xfsBtreeDelete(cur);
-  return done === 0 ? mismatch(cur, rec, "not to be deleted") : done;
+  if (!shared) return updateRec(cur, rec, old);
+  const error = deleteRec(cur, old);
+  return error < 0 ? error : insertRec(cur, rec);
 }
 
-/**
- * Puts `news` in the place of `olds`. A record whose key stays is changed where it is.
- * So is one whose key changes, unless records of others may lie between the old key and
- * the new one. Nothing has changed since `olds` were looked up.
- *
- * @returns 0 or a negative errno.
- */
-function replace(cur: XfsRmapCur, shared: boolean): number {
-  let spare: XfsRmapIrec | null = null;
-  let fresh = true;
-  for (let i = 0; i < olds.count; i++) {
-    const old = olds.recs[i]!;
-    if (news.find(old) !== null) continue;
-    if (!shared && spare === null && news.count >= olds.count) {
-      spare = old;
-      continue;
-    }
-    const done = deleteRec(cur, old, fresh);
-    if (done < 0) return done;
-    fresh = false;
-  }
-  for (let i = 0; i < news.count; i++) {
-    const rec = news.recs[i]!;
-    let old = olds.find(rec);
-    if (old === null) {
-      old = spare;
-      spare = null;
-    }
-    const done = old === null
-      ? insertRec(cur, rec)
-      : updateRec(cur, old, rec, fresh);
-    if (done < 0) return done;
-    fresh = false;
-  }
-  return 0;
+/** Shortens a record to what is before a block. */
+function cutEnd(rec: XfsRmapIrec, bno: number): void {
+  rec.blockcount = bno - rec.startblock;
 }
 
-/** What is left of a record before and after a range of it, as new records. */
-function addLeft(rec: XfsRmapIrec, bno: number): void {
-  if (rec.startblock === bno) return;
-  const left = news.add().copy(rec);
-  left.blockcount = bno - rec.startblock;
-}
-
-function addRight(rec: XfsRmapIrec, end: number): void {
-  if (rec.end === end) return;
-  const right = news.add().copy(rec);
-  right.startblock = end;
-  right.blockcount = rec.end - end;
-  if (!ignoresOffset(rec)) right.offset += end - rec.startblock;
+/** Shortens a record to what is from a block on. */
+function cutStart(rec: XfsRmapIrec, bno: number): void {
+  const gone = bno - rec.startblock;
+  rec.startblock = bno;
+  rec.blockcount -= gone;
+  if (!ignoresOffset(rec)) rec.offset += gone;
 }
 
 // Scratch: operations on the map do not nest.
 const range = new XfsRmapIrec();
 const prev = new XfsRmapIrec();
+const rest = new XfsRmapIrec();
 const probe = new XfsRmapIrec();
 const left = new XfsRmapIrec();
 const right = new XfsRmapIrec();
@@ -528,26 +488,24 @@ function findOwnNeighbours(cur: XfsRmapCur): number {
   return 0;
 }
 
-/** Adds `range` to the new records, with those of its neighbours that belong to it. */
-function addMerged(): void {
-  const merged = news.add();
-  if (left.blockcount > 0) {
-    olds.add().copy(left);
-    merged.copy(left);
-    merged.blockcount += range.blockcount;
-  } else merged.copy(range);
-  merged.blockcount += right.blockcount;
-}
-
 /** Adds the mapping in `range` (kernel: `xfs_rmap_map`, `xfs_rmap_map_shared`). */
 function map(cur: XfsRmapCur, shared: boolean): number {
   const error = findNeighbours(cur, shared);
   if (error < 0) return error;
-  olds.clear();
-  news.clear();
-  addMerged();
-  if (right.blockcount > 0) olds.add().copy(right);
-  return replace(cur, shared);
+  if (left.blockcount > 0) return mergeLeft(cur);
+  if (right.blockcount > 0) {
+    range.blockcount += right.blockcount;
+    return moveRec(cur, range, right, shared);
+  }
+  return shared ? insertRec(cur, range) : insertHere(cur, range);
+}
+
+/** `left` becomes one with `range`, and with `right` if there is one. */
+function mergeLeft(cur: XfsRmapCur): number {
+  const error = right.blockcount > 0 ? deleteRec(cur, right) : 0;
+  if (error < 0) return error;
+  left.blockcount += range.blockcount + right.blockcount;
+  return updateRec(cur, left);
 }
 
 /** Finds in `prev` the record that `range` is part of; it must be all of it, with the
@@ -585,12 +543,17 @@ function unmap(cur: XfsRmapCur, shared: boolean): number {
   }
   const found = findPrev(cur, shared);
   if (found < 0) return found;
-  olds.clear();
-  news.clear();
-  olds.add().copy(prev);
-  addLeft(prev, range.startblock);
-  addRight(prev, range.end);
-  return replace(cur, shared);
+  rest.copy(prev);
+  cutStart(rest, range.end);
+  if (prev.startblock === range.startblock) {
+    return rest.blockcount === 0
+      ? deleteRec(cur, prev)
+      : moveRec(cur, rest, prev, shared);
+  }
+  cutEnd(prev, range.startblock);
+  const error = updateRec(cur, prev);
+  if (error < 0 || rest.blockcount === 0) return error;
+  return shared ? insertRec(cur, rest) : insertAfter(cur, rest);
 }
 
 /** Whoever has the blocks of `range` is meant. It may be nobody: then they have been
@@ -621,19 +584,60 @@ function convert(cur: XfsRmapCur, shared: boolean): number {
   if (found < 0) return found;
   // What neighbours have to be like.
   range.flags ^= F.XFS_RMAP_UNWRITTEN;
-  olds.clear();
-  news.clear();
   left.blockcount = right.blockcount = 0;
-  if (prev.end === range.end) found = findRight(cur);
+  const atStart = prev.startblock === range.startblock;
+  const atEnd = prev.end === range.end;
+  if (atEnd) found = findRight(cur);
   if (found < 0) return found;
-  if (prev.startblock === range.startblock) found = findLeft(cur, shared);
+  if (atStart) found = findLeft(cur, shared);
   if (found < 0) return found;
-  addLeft(prev, range.startblock);
-  addMerged();
-  olds.add().copy(prev);
-  if (right.blockcount > 0) olds.add().copy(right);
-  addRight(prev, range.end);
-  return replace(cur, shared);
+  rest.copy(prev);
+  cutStart(rest, range.end);
+  if (atStart) {
+    return atEnd ? convertAll(cur) : convertStart(cur, shared);
+  }
+  cutEnd(prev, range.startblock);
+  return atEnd ? convertEnd(cur, shared) : convertMiddle(cur, shared);
+}
+
+/** All of `prev` becomes as `range` is. */
+function convertAll(cur: XfsRmapCur): number {
+  const error = right.blockcount > 0 ? deleteRec(cur, right) : 0;
+  if (error < 0) return error;
+  range.blockcount += right.blockcount;
+  if (left.blockcount === 0) return updateRec(cur, range);
+  const failed = deleteRec(cur, prev);
+  if (failed < 0) return failed;
+  left.blockcount += range.blockcount;
+  return updateRec(cur, left);
+}
+
+/** Only `rest` of `prev` stays as it is. */
+function convertStart(cur: XfsRmapCur, shared: boolean): number {
+  const error = moveRec(cur, rest, prev, shared);
+  if (error < 0) return error;
+  if (left.blockcount > 0) {
+    left.blockcount += range.blockcount;
+    return updateRec(cur, left);
+  }
+  return shared ? insertRec(cur, range) : insertHere(cur, range);
+}
+
+/** What stays is in `prev`. */
+function convertEnd(cur: XfsRmapCur, shared: boolean): number {
+  const error = updateRec(cur, prev);
+  if (error < 0) return error;
+  if (right.blockcount === 0) return insertRec(cur, range);
+  range.blockcount += right.blockcount;
+  return moveRec(cur, range, right, shared);
+}
+
+/** What stays is in `prev` and `rest`. */
+function convertMiddle(cur: XfsRmapCur, shared: boolean): number {
+  let error = shared ? insertRec(cur, rest) : updateRec(cur, rest, prev);
+  if (error < 0) return error;
+  error = shared ? updateRec(cur, prev) : insertHere(cur, prev);
+  return error < 0 ? error : insertRec(cur, range);
 }
 
 // ---- at once ----

@@ -7,8 +7,8 @@
  * @module
  */
 
-import { crc32c } from "../../../lib/crc32c.ts";
-import { EFSBADCRC, EFSCORRUPTED, EINVAL } from "../../../lib/errno.ts";
+import { EFSCORRUPTED, EINVAL } from "../../../lib/errno.ts";
+import { bufCrcOk, bufSeal } from "./buf.ts";
 import { getU64, putU64 } from "./bytes.ts";
 import * as F from "./format.ts";
 
@@ -202,6 +202,19 @@ export class XfsSb {
   fsbToDaddr(fsbno: number): number {
     return this.agbToDaddr(this.fsbToAgno(fsbno), this.fsbToAgbno(fsbno));
   }
+  /** Kernel: `xfs_daddr_to_agno`. */
+  daddrToAgno(daddr: number): number {
+    return Math.floor(daddr / (this.agblocks * this.bbPerBlock));
+  }
+  /** Kernel: `xfs_daddr_to_agbno`. */
+  daddrToAgbno(daddr: number): number {
+    const block = Math.floor(daddr / this.bbPerBlock);
+    return block - this.daddrToAgno(daddr) * this.agblocks;
+  }
+  /** Kernel: `XFS_DADDR_TO_FSB`. */
+  daddrToFsb(daddr: number): number {
+    return this.agbToFsb(this.daddrToAgno(daddr), this.daddrToAgbno(daddr));
+  }
   /** Byte on the device. */
   fsbToByte(fsbno: number): number {
     const agno = Math.floor(fsbno / this.#agFsbs);
@@ -264,7 +277,7 @@ export class XfsSb {
 }
 
 /** log2, rounded up (kernel: `xfs_highbit32` and so on). */
-export function ceilLog2(n: number): number {
+function ceilLog2(n: number): number {
   let log = 0;
   while (2 ** log < n) log++;
   return log;
@@ -283,9 +296,9 @@ export interface SbRefusal {
  * `xfs_validate_sb_read`).
  *
  * @param data At least 512 bytes; the sector where the caller knows its size.
- * @returns It, with everything derived; or why not: -EINVAL if it is none, -EFSBADCRC
- *   if its checksum is wrong, -EFSCORRUPTED if a field cannot be, -EINVAL with the name
- *   of a feature that is not known.
+ * @returns It, with everything derived; or why not: -EINVAL if it is none, -EFSCORRUPTED
+ *   if its checksum is wrong or a field cannot be, -EINVAL with the name of a feature that
+ *   is not known.
  */
 export function decodeSb(data: Uint8Array): XfsSb | SbRefusal {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
@@ -305,8 +318,8 @@ export function decodeSb(data: Uint8Array): XfsSb | SbRefusal {
   if (data.length < sectsize) {
     return refuse(EFSCORRUPTED, `sectsize ${sectsize} beyond what was read`);
   }
-  if (sectorCrc(data, sectsize, F.SB_CRC) !== view.getUint32(F.SB_CRC, true)) {
-    return refuse(EFSBADCRC, "checksum of the super block");
+  if (!bufCrcOk(data.subarray(0, sectsize), F.SB_CRC)) {
+    return refuse(EFSCORRUPTED, "checksum of the super block");
   }
   const sb = new XfsSb();
   const wrong = fillSb(sb, view, data);
@@ -319,14 +332,6 @@ function refuse(errno: number, reason: string): SbRefusal {
 
 function isPower(n: number, least: number, most: number): boolean {
   return n >= least && n <= most && (n & (n - 1)) === 0;
-}
-
-/** Checksum of a sector whose own field counts as zero. */
-function sectorCrc(data: Uint8Array, size: number, at: number): number {
-  const zero = new Uint8Array(4);
-  let crc = crc32c(data, 0, at);
-  crc = crc32c(zero, 0, 4, crc);
-  return crc32c(data, at + 4, size, crc);
 }
 
 function fillSb(
@@ -543,6 +548,6 @@ export function encodeSb(sb: XfsSb): Uint8Array {
   view.setUint32(F.SB_LSN, sb.lsnCycle);
   view.setUint32(F.SB_LSN + 4, sb.lsnBlock);
   data.set(sb.metaUuid, F.SB_META_UUID);
-  view.setUint32(F.SB_CRC, sectorCrc(data, sb.sectsize, F.SB_CRC), true);
+  bufSeal(data, F.SB_CRC);
   return data;
 }

@@ -22,8 +22,6 @@ import { BmbtIrec, type Ifork } from "./iext.ts";
 import { xfsInitLocalFork, xfsInodeForkSize } from "./inode-fork.ts";
 import { XFS_ILOG_CORE, XFS_ILOG_DDATA, type XfsTrans } from "./trans.ts";
 
-/** Longest target, bytes (kernel: `XFS_SYMLINK_MAXLEN`). */
-export const XFS_SYMLINK_MAXLEN = 1024;
 /** Most extents of a target (kernel: `XFS_SYMLINK_MAPS`). */
 const SYMLINK_MAPS = 3;
 
@@ -50,7 +48,9 @@ export const xfsSymlinkBufOps: XfsBufOps = {
     if (blkno !== bp.daddr) return `blkno ${blkno}`;
     const offset = view.getUint32(F.RMT_OFFSET);
     const bytes = view.getUint32(F.RMT_BYTES);
-    if (offset + bytes >= XFS_SYMLINK_MAXLEN) return `bytes ${offset}+${bytes}`;
+    if (offset + bytes >= F.XFS_SYMLINK_MAXLEN) {
+      return `bytes ${offset}+${bytes}`;
+    }
     if (bytes > bp.data.length - F.RMT_HDR_SIZE) return `bytes ${bytes}`;
     if (getU64(view, F.RMT_OWNER) === 0) return "owner 0";
     return null;
@@ -115,7 +115,16 @@ export function xfsSymlinkWriteTarget(
   tp.logInode(ip, XFS_ILOG_CORE);
   const blocks = Math.max(1, fsBlocks);
   const flags = XFS_BMAPI_METADATA;
-  const n = xfsBmapiWrite(tp, ip, 0, blocks, flags, resblks, maps, SYMLINK_MAPS);
+  const n = xfsBmapiWrite(
+    tp,
+    ip,
+    0,
+    blocks,
+    flags,
+    resblks,
+    maps,
+    SYMLINK_MAPS,
+  );
   if (n < 0) return n;
   const { sb } = ip.mount;
   let at = 0;
@@ -139,7 +148,7 @@ export function xfsSymlinkWriteTarget(
 export function xfsSymlinkRead(ip: XfsInode): Uint8Array | number {
   const { size, mount } = ip;
   const where = `symbolic link ${ip.ino}`;
-  if (size <= 0 || size >= XFS_SYMLINK_MAXLEN) {
+  if (size <= 0 || size >= F.XFS_SYMLINK_MAXLEN) {
     return mount.corrupt(where, `size ${size}`);
   }
   if (ip.df.format === F.XFS_DINODE_FMT_LOCAL) {
@@ -188,7 +197,9 @@ function readRemote(ip: XfsInode, where: string): Uint8Array | number {
  */
 export function xfsSymlinkRemoteTruncate(tp: XfsTrans, ip: XfsInode): number {
   const { sb, targ } = ip.mount;
-  const blocks = Math.ceil(XFS_SYMLINK_MAXLEN / (sb.blocksize - F.RMT_HDR_SIZE));
+  const blocks = Math.ceil(
+    F.XFS_SYMLINK_MAXLEN / (sb.blocksize - F.RMT_HDR_SIZE),
+  );
   const n = xfsBmapiRead(ip, 0, blocks, maps, SYMLINK_MAPS, 0);
   if (n < 0) return n;
   for (let i = 0; i < n; i++) {

@@ -8,8 +8,59 @@
  */
 
 import type { XfsMount } from "../mount.ts";
-import { xfsDaenterSpaceRes, xfsDaremoveSpaceRes } from "./da-btree.ts";
-import { XFS_ATTR_FORK, XFS_DATA_FORK } from "./format.ts";
+import { xfsBnobtOps } from "./alloc-btree.ts";
+import { xfsBtreeMaxrecs, xfsBtreeMinrecs } from "./btree.ts";
+import {
+  XFS_ATTR_FORK,
+  XFS_DA_NODE_MAXDEPTH,
+  XFS_DATA_FORK,
+} from "./format.ts";
+
+/** What the numbers follow from: a mount, or a file system to be. */
+export type XfsTreeSizes = Pick<XfsMount, "sb" | "maxlevels">;
+
+/** Blocks that adding `blocks` extents to a map may need (kernel:
+ * `XFS_NEXTENTADD_SPACE_RES`). */
+export function xfsNextentaddSpaceRes(
+  mp: XfsTreeSizes,
+  blocks: number,
+  whichfork: number,
+): number {
+  const { sb, maxlevels } = mp;
+  const contig = xfsBtreeMaxrecs(sb, xfsBnobtOps, true) -
+    xfsBtreeMinrecs(sb, xfsBnobtOps, true);
+  const data = whichfork === XFS_DATA_FORK;
+  const levels = data ? maxlevels.bmapData : maxlevels.bmapAttr;
+  return Math.ceil(blocks / contig) * (levels - 1);
+}
+
+/** Blocks of a tree of names that a change may add (kernel: `XFS_DAENTER_DBS`). */
+function daenterDbs(whichfork: number): number {
+  return XFS_DA_NODE_MAXDEPTH + (whichfork === XFS_DATA_FORK ? 2 : 0);
+}
+
+/** File-system blocks of each (kernel: `XFS_DAENTER_1B`). */
+function daenter1b(mp: XfsTreeSizes, whichfork: number): number {
+  return whichfork === XFS_DATA_FORK ? mp.sb.dirblkFsbs : 1;
+}
+
+/** A name enters a tree (kernel: `XFS_DAENTER_SPACE_RES`). */
+export function xfsDaenterSpaceRes(
+  mp: XfsTreeSizes,
+  whichfork: number,
+): number {
+  return daenterDbs(whichfork) * daenter1b(mp, whichfork) +
+    xfsDaremoveSpaceRes(mp, whichfork);
+}
+
+/** A name leaves a tree: what the map may need (kernel: `XFS_DAREMOVE_SPACE_RES`). */
+function xfsDaremoveSpaceRes(
+  mp: XfsTreeSizes,
+  whichfork: number,
+): number {
+  return daenterDbs(whichfork) *
+    xfsNextentaddSpaceRes(mp, daenter1b(mp, whichfork), whichfork);
+}
 
 /** A new name in a directory (kernel: `XFS_DIRENTER_SPACE_RES`). */
 export function xfsDirenterSpaceRes(mp: XfsMount): number {
@@ -56,12 +107,6 @@ export function xfsAddaforkSpaceRes(mp: XfsMount): number {
 /** An attribute is removed (kernel: `XFS_ATTRRM_SPACE_RES`). */
 export function xfsAttrrmSpaceRes(mp: XfsMount): number {
   return xfsDaremoveSpaceRes(mp, XFS_ATTR_FORK);
-}
-
-/** An attribute is set.
- * @param v Bytes of its value (kernel: `XFS_ATTRSET_SPACE_RES`). */
-export function xfsAttrsetSpaceRes(mp: XfsMount, v: number): number {
-  return xfsDaenterSpaceRes(mp, XFS_ATTR_FORK) + Math.ceil(v / mp.sb.blocksize);
 }
 
 /** Blocks of a file are allocated (kernel: `XFS_DIOSTRAT_SPACE_RES`).

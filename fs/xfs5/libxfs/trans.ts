@@ -15,12 +15,7 @@ import { EIO, ENOSPC } from "../../../lib/errno.ts";
 import type { XfsInode } from "../inode.ts";
 import type { XfsMount } from "../mount.ts";
 import { XFS_BLF_CHUNK, type XfsBuf, type XfsBufOps } from "./buf.ts";
-import {
-  type DeferOp,
-  type DeferPending,
-  xfsDeferAdd,
-  xfsDeferFinishNoroll,
-} from "./defer.ts";
+import { type DeferPending, xfsDeferFinishNoroll } from "./defer.ts";
 
 /** May dip into the reserve: what frees space must work on a full file system (kernel:
  * `XFS_TRANS_RESERVE`). */
@@ -189,12 +184,6 @@ export class XfsTrans {
   modResFdblocks(delta: number): void {
     this.dirty = true;
     this.resFdblocksDelta += delta;
-  }
-
-  /** Leaves work for a following transaction (kernel: `xfs_defer_add`). */
-  defer(op: DeferOp): void {
-    this.dirty = true;
-    xfsDeferAdd(this, op);
   }
 
   /**

@@ -32,6 +32,7 @@ import {
   settle,
   submit,
 } from "../fake_device.ts";
+import { assertCleanImage } from "../../fs/xfs5/clean.ts";
 
 const FLUSH = REQ_OP_WRITE | REQ_PREFLUSH;
 
@@ -351,6 +352,7 @@ Deno.test("WriteLog.replay() up to a mark mounts with what there was then", asyn
     await file.write(new TextEncoder().encode(letter.repeat(9000)), { at: 0 });
     file.close();
     await fs.unmount();
+    assertCleanImage(disk);
     top.log.mark(letter);
   }
   const log = WriteLog.fromBytes(top.log.toBytes());

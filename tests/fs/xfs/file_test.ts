@@ -19,6 +19,7 @@ import { setIomapTracer } from "../../../iomap/trace.ts";
 import { EIOCBQUEUED } from "../../../lib/errno.ts";
 import { IovIter } from "../../../lib/iov-iter.ts";
 import { Mm } from "../../../mm/mm.ts";
+import { assertCleanImage } from "../xfs5/clean.ts";
 
 const MiB = 2 ** 20;
 
@@ -79,6 +80,7 @@ Deno.test("an unaligned direct write zeroes up to its start alone, if the file s
   fileClose(file);
   fileClose(direct);
   assertEquals(await vfsUnmount(sb), 0);
+  assertCleanImage(nvme);
   nvme.close();
 });
 

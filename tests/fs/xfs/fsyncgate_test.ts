@@ -7,6 +7,7 @@ import {
   VirtualClock,
   xfs,
 } from "../../../mod.ts";
+import { assertCleanImage } from "../xfs5/clean.ts";
 
 const PAGE = 4096;
 
@@ -44,5 +45,6 @@ Deno.test("corner case 141: the second fsync after a failed one returns 0 though
   assertEquals(data[0], 1);
   await again.close();
   await after.unmount();
+  assertCleanImage(nvme);
   nvme.close();
 });

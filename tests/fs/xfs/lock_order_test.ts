@@ -10,6 +10,7 @@ import {
   createNvme,
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_UNSHARE_RANGE,
   FALLOC_FL_ZERO_RANGE,
   type FsFile,
   type MemoryMapping,
@@ -17,11 +18,13 @@ import {
   type Mount,
   mount,
   SEEK_HOLE,
+  swapHeader,
   xfs,
 } from "../../../mod.ts";
 import { MSEC } from "../../../lib/clock.ts";
 import { Prng } from "../../../lib/prng.ts";
 import { TaskClock, taskwise, watchLocks } from "../../lockdep.ts";
+import { assertCleanImage } from "../xfs5/clean.ts";
 
 interface Stack {
   clock: TaskClock;
@@ -29,6 +32,8 @@ interface Stack {
   buffered: FsFile;
   direct: FsFile;
   map: MemoryMapping;
+  /** Another file, of a larger inode number. */
+  other: FsFile;
 }
 
 /** A file opened twice and mapped, on a device that takes its time. */
@@ -43,16 +48,21 @@ async function stack(): Promise<Stack> {
   const options = { read: true, write: true, create: true };
   const buffered = taskwise(await fs.open("/a", options));
   const direct = taskwise(await fs.open("/a", { ...options, direct: true }));
+  const other = taskwise(await fs.open("/b", options));
   const all = { length: 65536, write: true };
   const map = taskwise(await buffered.mmap(all));
-  return { clock, fs, buffered, direct, map };
+  return { clock, fs, buffered, direct, map, other };
 }
 
-async function close({ fs, buffered, direct, map }: Stack): Promise<void> {
+async function close(
+  { fs, buffered, direct, map, other }: Stack,
+): Promise<void> {
   map.unmap();
   buffered.close();
   direct.close();
+  other.close();
   await fs.unmount();
+  assertCleanImage(fs.superBlock.bdev);
 }
 
 const data = new Uint8Array(8192).fill(1);
@@ -69,11 +79,20 @@ const stored = async (s: Stack) => {
   await written(s);
   await s.buffered.sync();
 };
+const shared = async (s: Stack) => {
+  await stored(s);
+  await s.other.cloneRange(s.buffered);
+};
 const onePage = (s: Stack) =>
   s.buffered.write(data.subarray(0, 4096), { at: 0 });
 const IOLOCK = "i_rwsem exclusive";
 const IOLOCK_SHARED = "i_rwsem shared";
 const MMAPLOCK = `${IOLOCK} > invalidate_lock exclusive`;
+/** The IOLOCKs of two files, and then their MMAPLOCKs. */
+const TWO_FILES = [1, 2, 3, 4].map((n) =>
+  [IOLOCK, IOLOCK, "invalidate_lock exclusive", "invalidate_lock exclusive"]
+    .slice(0, n).join(" > ")
+);
 const FAULT = "invalidate_lock shared";
 const FOLIO = "folio lock exclusive";
 
@@ -253,6 +272,55 @@ const cases: Case[] = [
     ],
   },
   {
+    name: "unsharing a range",
+    before: (s) => shared(s),
+    run: (s) => s.buffered.fallocate(FALLOC_FL_UNSHARE_RANGE, 0, 8192),
+    taken: [
+      IOLOCK,
+      MMAPLOCK,
+      `${MMAPLOCK} > ${FOLIO}`,
+      `${MMAPLOCK} > ${FOLIO} > ILOCK shared`,
+      `${MMAPLOCK} > ${FOLIO} > ILOCK exclusive`,
+      `${MMAPLOCK} > ILOCK exclusive`,
+      // It is written back.
+      "ILOCK exclusive",
+    ],
+  },
+  {
+    name: "sharing blocks with another file",
+    before: stored,
+    run: (s) => s.other.cloneRange(s.buffered),
+    taken: [
+      ...TWO_FILES,
+      // Both become files that may share blocks.
+      `${TWO_FILES.at(-1)} > ILOCK exclusive`,
+      `${TWO_FILES.at(-1)} > ILOCK exclusive > ILOCK exclusive`,
+    ],
+  },
+  {
+    name: "sharing blocks with another file once more",
+    before: (s) => shared(s),
+    run: (s) => s.buffered.cloneRange(s.other),
+    taken: [
+      ...TWO_FILES,
+      `${TWO_FILES.at(-1)} > ${FOLIO}`,
+      `${TWO_FILES.at(-1)} > ILOCK exclusive`,
+    ],
+  },
+  {
+    name: "swapon, and swapoff",
+    before: async (s) => {
+      await s.buffered.write(new Uint8Array(65536), { at: 0 });
+      await s.buffered.write(swapHeader(16), { at: 0 });
+      await s.buffered.sync();
+    },
+    run: async (s) => {
+      await s.fs.swapon("/a");
+      await s.fs.swapoff("/a");
+    },
+    taken: [IOLOCK, `${IOLOCK} > ILOCK shared`],
+  },
+  {
     name: "fiemap",
     before: stored,
     run: (s) => s.buffered.fiemap(),
@@ -283,7 +351,7 @@ for (const { name, before, run, taken } of cases) {
 function anyCall(s: Stack, random: Prng): Promise<unknown> {
   const at = random.below(56) * 1024;
   const part = data.subarray(0, 512 << random.below(5));
-  switch (random.below(11)) {
+  switch (random.below(13)) {
     case 0:
       return s.buffered.read(part.slice(), { at });
     case 1:
@@ -304,6 +372,11 @@ function anyCall(s: Stack, random: Prng): Promise<unknown> {
       return s.map.load(at, part.slice());
     case 9:
       return s.map.store(at, part);
+    // Each the other's source: one order of their locks would not do.
+    case 10:
+      return s.buffered.cloneRange(s.other);
+    case 11:
+      return s.other.cloneRange(s.buffered);
     default:
       return s.buffered.write(part, { at });
   }

@@ -9,11 +9,15 @@ import { mkfsXfs, type MkfsXfsOptions } from "../../../fs/xfs5/mkfs.ts";
 
 export { xfs } from "../../../fs/xfs5/super.ts";
 
-/** A device with a new, empty file system. */
+/** A device with a new, empty file system.
+ * @param preset Of the device; "null" answers at once. */
 export async function newXfs(
-  { size = 64 * 2 ** 20, ...options }: MkfsXfsOptions & { size?: number } = {},
+  { size = 64 * 2 ** 20, preset = "null", ...options }: MkfsXfsOptions & {
+    size?: number;
+    preset?: string;
+  } = {},
 ): Promise<NvmeDevice> {
-  const device = createNvme(new VirtualClock(), { size, preset: "null" });
+  const device = createNvme(new VirtualClock(), { size, preset });
   await mkfsXfs(device, { seed: 1, ...options });
   return device;
 }

@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { createNvme, MemoryMedia, VirtualClock } from "../../../mod.ts";
+import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../../../fs/fs.ts";
 import { fsckXfs } from "../../../fs/xfs5/fsck/fsck.ts";
 import { getU64, putU64 } from "../../../fs/xfs5/libxfs/bytes.ts";
 import * as F from "../../../fs/xfs5/libxfs/format.ts";
@@ -13,10 +14,6 @@ import { assertCleanImage } from "./clean.ts";
 import { Image } from "./image.ts";
 
 const CLEAN = await Image.kernel();
-const KIND = 0o170000;
-const DIR = 0o040000;
-const REG = 0o100000;
-const LNK = 0o120000;
 
 const add32 = (view: DataView, at: number, n: number) =>
   view.setUint32(at, view.getUint32(at) + n);
@@ -24,13 +21,13 @@ const add16 = (view: DataView, at: number, n: number) =>
   view.setUint16(at, view.getUint16(at) + n);
 const add64 = (view: DataView, at: number, n: number) =>
   putU64(view, at, getU64(view, at) + n);
-const kind = (view: DataView) => view.getUint16(F.DI_MODE) & KIND;
+const kind = (view: DataView) => view.getUint16(F.DI_MODE) & S_IFMT;
 const format = (view: DataView) => view.getUint8(F.DI_FORMAT);
 const isSfDir = (view: DataView) =>
-  kind(view) === DIR && format(view) === F.XFS_DINODE_FMT_LOCAL &&
+  kind(view) === S_IFDIR && format(view) === F.XFS_DINODE_FMT_LOCAL &&
   view.getUint8(F.DI_SIZE_V3) > 2;
 const isShared = (view: DataView) =>
-  kind(view) === REG &&
+  kind(view) === S_IFREG &&
   (view.getUint32(F.DI_FLAGS2 + 4) & F.XFS_DIFLAG2_REFLINK) !== 0;
 
 /** Changes a tree's first leaf that passes a test. */
@@ -480,7 +477,7 @@ const MISTAKES: Mistake[] = [
   }, /expected owner \d+, got 5/],
   ["extent moved", (i) => {
     const ino = i.findInode((v) =>
-      kind(v) === REG && format(v) === F.XFS_DINODE_FMT_EXTENTS &&
+      kind(v) === S_IFREG && format(v) === F.XFS_DINODE_FMT_EXTENTS &&
       v.getUint32(F.DI_NEXTENTS) === 1 && !isShared(v)
     );
     i.inode(ino, (v) => {
@@ -490,7 +487,7 @@ const MISTAKES: Mistake[] = [
   }, /unknown block state|claims used block|claims free block/],
   ["written instead of unwritten", (i) => {
     const ino = i.findInode((v) =>
-      kind(v) === REG && format(v) === F.XFS_DINODE_FMT_EXTENTS &&
+      kind(v) === S_IFREG && format(v) === F.XFS_DINODE_FMT_EXTENTS &&
       v.getUint8(F.DI_SIZE_V3) >= 0x80 && v.getUint32(F.DI_NEXTENTS) > 0
     );
     i.inode(ino, (v) => v.setUint8(F.DI_SIZE_V3, 0));
@@ -674,7 +671,7 @@ const MISTAKES: Mistake[] = [
   }, /free block \d+ bad best/],
   ["size of a directory", (i) => {
     const ino = i.findInode((v) =>
-      kind(v) === DIR && format(v) === F.XFS_DINODE_FMT_EXTENTS
+      kind(v) === S_IFDIR && format(v) === F.XFS_DINODE_FMT_EXTENTS
     );
     i.inode(ino, (v) => add64(v, F.DI_SIZE, i.sb.blocksize));
   }, /size \d+, its data ends at \d+/],
@@ -722,7 +719,7 @@ const MISTAKES: Mistake[] = [
   }, /bad symlink header|bad CRC/],
   ["symlink size", (i) =>
     i.inode(
-      i.findInode((v) => kind(v) === LNK),
+      i.findInode((v) => kind(v) === S_IFLNK),
       (v) => putU64(v, F.DI_SIZE, 2000),
     ), /bad size 2000 of symlink/],
 ];

@@ -32,7 +32,7 @@ const FILES = 40;
 const PATTERN = new Uint8Array(256 * KiB).map((_, i) => i ^ (i >> 7));
 
 /** How it is done. */
-export interface FullDeviceOptions {
+interface FullDeviceOptions {
   seed: number;
   /** How often the device is filled. */
   rounds: number;
@@ -45,9 +45,13 @@ export interface FullDeviceOptions {
  * @throws Error saying in which round what was wrong. */
 export async function runFullDevice(options: FullDeviceOptions) {
   const { mkfs = {}, size = 64 * MiB, rounds, seed } = options;
-  const device = await newXfs({ size, ...mkfs });
+  const preset = seed % 2 === 0 ? "null" : "optane";
+  const device = await newXfs({ size, preset, ...mkfs });
   const random = new Prng(seed, "full");
-  let fs = await mount(device, xfs);
+  // With little memory most is written back long before it is synced.
+  const remount = () =>
+    mount(device, xfs, { memory: [8, 512][random.below(2)]! * MiB });
+  let fs = await remount();
   const free = fs.statfs().blocksFree;
   for (let round = 0; round < rounds; round++) {
     try {
@@ -58,7 +62,7 @@ export async function runFullDevice(options: FullDeviceOptions) {
       if (round % 5 !== 4 && round < rounds - 1) continue;
       await fs.unmount();
       assertCleanImage(device);
-      fs = await mount(device, xfs);
+      fs = await remount();
       expectFree(fs, free, "mounted");
     } catch (error) {
       const where = `seed ${seed}, ${JSON.stringify(mkfs)}, round ${round}`;
@@ -105,6 +109,7 @@ async function fillAndEmpty(
     files.push({ file, path, content: new Content() });
   }
   if (round % 4 === 1) await shareSome(files);
+  if (round % 4 === 3) await comb(fs);
   await fill(files, random);
   for (const { file } of files) await file.sync();
   for (const one of files) await compare(one, random);
@@ -129,6 +134,18 @@ async function shareSome(files: Filled[]): Promise<void> {
       if (error.code === "EOPNOTSUPP") return;
       throw error;
     }
+  }
+}
+
+/** Leaves free space in single blocks: what is written needs large trees. */
+async function comb(fs: Mount): Promise<void> {
+  const { blockSize, blocksFree } = fs.statfs();
+  using file = await fs.open("/comb", { write: true, create: true });
+  const blocks = Math.floor(0.9 * blocksFree);
+  await file.fallocate(0, 0, blocks * blockSize);
+  const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  for (let i = 0; i < blocks; i += 2) {
+    await file.fallocate(mode, i * blockSize, blockSize);
   }
 }
 

@@ -21,14 +21,13 @@ import {
   FALLOC_FL_UNSHARE_RANGE,
   FALLOC_FL_ZERO_RANGE,
   type FsFile,
-  MemoryMedia,
+  type MemoryMedia,
   type Mount,
   mount,
   SEEK_DATA,
   SEEK_HOLE,
   VirtualClock,
 } from "../../../mod.ts";
-import { DeviceReader } from "../../../fs/xfs5/fsck/reader.ts";
 import { bufCrcOk, bufSeal } from "../../../fs/xfs5/libxfs/buf.ts";
 import * as F from "../../../fs/xfs5/libxfs/format.ts";
 import { xfs } from "./fixture.ts";
@@ -47,7 +46,7 @@ interface Target {
 }
 
 /** An image to be spoilt. */
-export interface FuzzBase {
+interface FuzzBase {
   media: MemoryMedia;
   /** By kind, so that rare ones are met as often as others. */
   targets: Target[][];
@@ -61,24 +60,14 @@ export async function fuzzBases(count: number): Promise<FuzzBase[]> {
     const mkfs = OPTION_SETS[i % OPTION_SETS.length]![1];
     const ops = { seed: 100 + i, ops: 300, checkEvery: 300, mkfs };
     const { device } = await runTreeStress(ops);
-    const reader = new DeviceReader(device);
-    const data = new Uint8Array(reader.size);
-    for (let at = 0; at < data.length; at += MiB) {
-      reader.read(at, data.subarray(at, at + MiB));
-    }
-    device.close();
-    bases.push(baseOf(new Image(data)));
+    bases.push(baseOf(Image.of(device)));
   }
   return bases;
 }
 
 function baseOf(image: Image): FuzzBase {
-  const media = new MemoryMedia(image.size);
-  for (let at = 0; at < image.size; at += 64 * KiB) {
-    const part = image.data.subarray(at, at + 64 * KiB);
-    if (part.some((byte) => byte !== 0)) media.write(at, part, 0, part.length);
-  }
-  return { media, targets: [...findTargets(image).values()] };
+  const targets = [...findTargets(image).values()];
+  return { media: image.media(), targets };
 }
 
 function findTargets(image: Image): Map<string, Target[]> {
@@ -127,34 +116,62 @@ function spoil(
   random: Prng,
 ): void {
   const mended = random.below(2) === 0;
-  for (let n = random.below(3); n >= 0; n--) {
+  const most = random.below(8) === 0 ? 30 : 3;
+  for (let n = random.below(most); n >= 0; n--) {
     const kind = targets[random.below(targets.length)]!;
     const { at, bytes, crcAt } = kind[random.below(kind.length)]!;
     const data = new Uint8Array(bytes);
     media.read(at, data, 0, bytes);
-    for (let i = random.below(3); i >= 0; i--) {
-      if (random.below(3) === 0) flipBit(data, random);
-      else editField(data, random);
-    }
+    if (random.below(5) === 0) {
+      transplant(media, data, kind[random.below(kind.length)]!);
+    } else spoilFields(data, random);
     if (mended) bufSeal(data, crcAt);
     media.write(at, data, 0, bytes);
   }
 }
 
-/** Where something is: headers are short and say much. */
-function somewhere(bytes: number, random: Prng): number {
-  return random.below(random.below(2) === 0 ? Math.min(bytes, 192) : bytes);
+function spoilFields(data: Uint8Array, random: Prng): void {
+  for (let i = random.below(3); i >= 0; i--) {
+    if (random.below(3) === 0) flipBit(data, random);
+    else editField(data, random);
+  }
+}
+
+/** What another one holds, under the own name: blocks have two owners, and directories
+ * lead in circles. */
+function transplant(
+  media: MemoryMedia,
+  data: Uint8Array,
+  { at, bytes }: Target,
+): void {
+  const own = data.slice();
+  media.read(at, data, 0, Math.min(bytes, data.length));
+  const isInode = own[0] === F.XFS_DINODE_MAGIC >> 8 &&
+    own[1] === (F.XFS_DINODE_MAGIC & 0xff);
+  const [from, to] = isInode ? [F.DI_INO, F.DI_INO + 8] : [8, 56];
+  data.set(own.subarray(from, to), from);
+}
+
+/** Where something is: headers are short and say much, and what is zero is mostly not in
+ * use. */
+function somewhere(data: Uint8Array, random: Prng): number {
+  const most = [64, 192, data.length][random.below(3)]!;
+  let at = 0;
+  for (let tries = 0; tries < 4 && data[at] === 0 || tries === 0; tries++) {
+    at = random.below(Math.min(data.length, most));
+  }
+  return at;
 }
 
 function flipBit(data: Uint8Array, random: Prng): void {
-  data[somewhere(data.length, random)]! ^= 1 << random.below(8);
+  data[somewhere(data, random)]! ^= 1 << random.below(8);
 }
 
 /** Sets a field of 1, 2, 4 or 8 bytes. */
 function editField(data: Uint8Array, random: Prng): void {
   const bytes = 2 ** random.below(4);
   const place = () => {
-    const at = somewhere(data.length, random);
+    const at = somewhere(data, random);
     return at - at % bytes;
   };
   const at = place();
@@ -192,7 +209,7 @@ function editField(data: Uint8Array, random: Prng): void {
 }
 
 /** What came of one image. */
-export interface FuzzReport {
+interface FuzzReport {
   mounted: boolean;
   /** Calls that failed, by error. */
   errors: Map<string, number>;

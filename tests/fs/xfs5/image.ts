@@ -9,11 +9,19 @@ import type { FsckReader } from "../../../fs/xfs5/fsck/fsck.ts";
 import { bufCrcOk, bufSeal } from "../../../fs/xfs5/libxfs/buf.ts";
 import * as F from "../../../fs/xfs5/libxfs/format.ts";
 import { decodeSb, XfsSb } from "../../../fs/xfs5/libxfs/sb.ts";
+import { DeviceReader } from "../../../fs/xfs5/fsck/reader.ts";
+import {
+  createNvme,
+  MemoryMedia,
+  type NvmeDevice,
+  VirtualClock,
+} from "../../../mod.ts";
 
 const MADE_BY_KERNEL = new URL(
   "../../data/xfs/kernel-6.18.img.gz",
   import.meta.url,
 );
+const MiB = 2 ** 20;
 /** Byte of the checksum of blocks that begin with a magic number. */
 const CRC_AT = new Map<number, number>([
   [F.XFS_ABTB_CRC_MAGIC, F.SBB_CRC],
@@ -65,6 +73,36 @@ export class Image implements FsckReader {
   /** The image that the kernel has filled; see tests/data/xfs/README.md. */
   static async kernel(): Promise<Image> {
     return new Image(await inflate(MADE_BY_KERNEL));
+  }
+
+  /** What is on a device on which nothing is mounted; the device is closed. */
+  static of(device: NvmeDevice): Image {
+    const reader = new DeviceReader(device);
+    const data = new Uint8Array(reader.size);
+    for (let at = 0; at < data.length; at += MiB) {
+      reader.read(at, data.subarray(at, at + MiB));
+    }
+    device.close();
+    return new Image(data);
+  }
+
+  /** Media that holds it. */
+  media(): MemoryMedia {
+    const { data } = this;
+    const media = new MemoryMedia(data.length);
+    for (let at = 0; at < data.length; at += MiB / 16) {
+      const part = data.subarray(at, at + MiB / 16);
+      if (part.some((byte) => byte !== 0)) {
+        media.write(at, part, 0, part.length);
+      }
+    }
+    return media;
+  }
+
+  /** A device that holds it. */
+  device(): NvmeDevice {
+    const media = this.media();
+    return createNvme(new VirtualClock(), { media, preset: "null" });
   }
 
   get size(): number {

@@ -24,8 +24,8 @@ import { watchLocks } from "../../lockdep.ts";
 import { assertCleanImage } from "./clean.ts";
 import { xfs } from "./fixture.ts";
 import { xfsRefcountAllocCowExtent } from "../../../fs/xfs5/libxfs/refcount.ts";
-import { begin, openMount } from "./libxfs/fixture.ts";
-import { MemoryDevice } from "./libxfs/memory_device.ts";
+import { begin, mountImage, newImage } from "./libxfs/fixture.ts";
+import type { MemoryDevice } from "./libxfs/memory_device.ts";
 import { prepare, takeBlocks } from "./libxfs/share_fixture.ts";
 
 const MiB = 2 ** 20;
@@ -93,8 +93,11 @@ async function withFs(
   work: (fs: Mount) => Promise<void>,
   options: MkfsXfsOptions = {},
 ): Promise<void> {
-  const device = new MemoryDevice(64 * MiB);
-  await mkfsXfs(device, { seed: 1, agCount: 2, rmapbt: true, ...options });
+  const device = await newImage(64 * MiB, {
+    agCount: 2,
+    rmapbt: true,
+    ...options,
+  });
   const fs = await mount(device, xfs);
   await work(fs);
   await fs.unmount();
@@ -213,10 +216,8 @@ Deno.test("cloneRange() locks both files, once each", () =>
   }));
 
 Deno.test("mount() frees what was set aside for copies", async () => {
-  const device = new MemoryDevice(64 * MiB);
-  await mkfsXfs(device, { seed: 1, agCount: 2, rmapbt: true });
-  const mp = openMount(device);
-  assert(typeof mp !== "number");
+  const device = await newImage(64 * MiB, { agCount: 2, rmapbt: true });
+  const mp = mountImage(device);
   prepare(mp);
   for (let i = 0; i < 10; i++) {
     const tp = begin(mp, 10);

@@ -39,7 +39,7 @@ import {
 } from "./tree_listing.ts";
 import {
   addEntry,
-  Content,
+  type Content,
   type Entry,
   isAbove,
   newNode,
@@ -58,14 +58,14 @@ const READ_WRITE: OpenOptions = { read: true, write: true };
 
 /** What is done, and how often. */
 const WEIGHTS = {
-  create: 12,
+  create: 18,
   mkdir: 4,
   symlink: 3,
   link: 4,
   unlink: 6,
   rmdir: 2,
   rename: 9,
-  crowd: 1,
+  crowd: 2,
   thin: 1,
   setXattr: 8,
   removeXattr: 4,
@@ -76,6 +76,7 @@ const WEIGHTS = {
   atomicWrite: 4,
   store: 6,
   fragment: 1,
+  burst: 5,
   truncate: 6,
   allocate: 4,
   punch: 5,
@@ -108,7 +109,7 @@ interface Handle {
 }
 
 /** How one run goes. */
-export interface StressOptions {
+interface StressOptions {
   seed: number;
   /** Operations. */
   ops: number;
@@ -121,7 +122,7 @@ export interface StressOptions {
   /** Called with each operation. */
   trace?: (line: string) => void;
   /** Called after each operation, to look for what went wrong. */
-  inspect?: (fs: Mount) => void;
+  inspect?: (fs: Mount, root: Node) => unknown;
 }
 
 /** Runs one. @returns The device, unmounted, and what should be on it.
@@ -130,7 +131,9 @@ export async function runTreeStress(
   options: StressOptions,
 ): Promise<{ device: NvmeDevice; lines: string[] }> {
   const { mkfs = {}, size = 256 * MiB, checkEvery = 500 } = options;
-  const device = await newXfs({ size, ...mkfs });
+  // A device that takes its time leaves calls waiting in between.
+  const preset = options.seed % 2 === 0 ? "null" : "optane";
+  const device = await newXfs({ size, preset, ...mkfs });
   const stress = new TreeStress(device, options);
   try {
     await stress.begin();
@@ -154,7 +157,7 @@ class TreeStress {
   readonly #device: NvmeDevice;
   readonly #random: Prng;
   readonly #trace: (line: string) => void;
-  readonly #inspect: (fs: Mount) => void;
+  readonly #inspect: (fs: Mount, root: Node) => unknown;
   readonly #blockSize: number;
   readonly #reflink: boolean;
   #fs!: Mount;
@@ -275,7 +278,7 @@ class TreeStress {
     this.done++;
     await this.#makeRoom();
     await this[name]();
-    this.#inspect(this.#fs);
+    await this.#inspect(this.#fs, this.#root);
   }
 
   #below(n: number): number {
@@ -512,12 +515,14 @@ class TreeStress {
     }
   }
 
-  /** Removes every other file of some. */
+  /** Removes every other file of a directory. */
   async thin(): Promise<void> {
-    const entries = this.#entries.filter((e) =>
-      this.#nodeAt(e)!.kind === "file" && this.#below(2) === 0
-    );
-    for (const entry of entries.slice(0, 300)) await this.#remove(entry);
+    const dir = this.#any(this.#dirs);
+    const names = [...dir.children.keys()].filter((_, i) => i % 2 === 0);
+    for (const name of names) {
+      if (dir.children.get(name)!.kind === "dir") continue;
+      await this.#remove({ dir, name });
+    }
   }
 
   // Attributes.
@@ -730,6 +735,55 @@ class TreeStress {
       }
       await file.sync();
     });
+  }
+
+  /** Works on several files at a time. */
+  async burst(): Promise<void> {
+    const files = new Map<Node, Entry>();
+    for (let n = 2 + this.#below(5); n > 0; n--) {
+      const entry = this.#entry("file");
+      if (entry !== null) files.set(this.#nodeAt(entry)!, entry);
+    }
+    const work = [...files].map(([node, entry]) =>
+      this.#work(node, this.#path(entry))
+    );
+    if (this.#below(3) === 0) work.push(this.#fs.sync());
+    await Promise.all(work);
+  }
+
+  async #work(node: Node, path: string): Promise<void> {
+    const { content } = node;
+    const direct = this.#below(3) === 0;
+    await using file = await this.#fs.open(path, { ...READ_WRITE, direct });
+    for (let n = 1 + this.#below(5); n > 0; n--) {
+      const [from, bytes] = [this.#offset(), this.#length()];
+      const at = direct ? from - from % 512 : from;
+      const length = direct ? Math.ceil(bytes / 512) * 512 : bytes;
+      switch (this.#below(8)) {
+        case 0:
+          await this.#expect("", `fsync ${path}`, () => file.sync());
+          break;
+        case 1:
+          await this.#expect("", `truncate ${path} ${at}`, async () => {
+            await file.truncate(at);
+            content.truncate(at);
+          });
+          break;
+        case 2: {
+          const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+          await this.#expect("", `punch ${path} ${at}+${length}`, async () => {
+            await file.fallocate(mode, at, length);
+            content.zero(at, at + length);
+          });
+          break;
+        }
+        case 3:
+          await this.#readBack(file, node, at, length);
+          break;
+        default:
+          await this.#write(file, node, path, at, this.#bytes(length));
+      }
+    }
   }
 
   async truncate(): Promise<void> {

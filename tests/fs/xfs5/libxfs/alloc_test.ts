@@ -14,12 +14,12 @@ import { bufSeal } from "../../../../fs/xfs5/libxfs/buf.ts";
 import { xfsExtentBusyClearAll } from "../../../../fs/xfs5/libxfs/extent-busy.ts";
 import * as F from "../../../../fs/xfs5/libxfs/format.ts";
 import { xfsTransAlloc } from "../../../../fs/xfs5/libxfs/trans.ts";
-import { mkfsXfs, type MkfsXfsOptions } from "../../../../fs/xfs5/mkfs.ts";
+import type { MkfsXfsOptions } from "../../../../fs/xfs5/mkfs.ts";
 import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
 import { setLogHandler } from "../../../../lib/printk.ts";
 import { Prng } from "../../../../lib/prng.ts";
 import { checkCounters, checkFreeSpace, usedBlocks } from "./alloc_check.ts";
-import { begin, newMount, openMount } from "./fixture.ts";
+import { begin, newImage, newMount, openMount } from "./fixture.ts";
 import { MemoryDevice } from "./memory_device.ts";
 
 const MiB = 2 ** 20;
@@ -250,8 +250,7 @@ Deno.test("an extent that is not the same in both trees is EFSCORRUPTED", async 
   const lines: string[] = [];
   const old = setLogHandler((line) => void lines.push(line));
   try {
-    const device = new MemoryDevice(32 * MiB);
-    await mkfsXfs(device, { seed: 1, agCount: 2 });
+    const device = await newImage(32 * MiB, { agCount: 2 });
     const block = new Uint8Array(4096);
     device.peek(4096, block);
     const view = new DataView(block.buffer);
@@ -300,8 +299,7 @@ Deno.test("an AGFL that is not as long as it says is emptied", async () => {
   const lines: string[] = [];
   const old = setLogHandler((line) => void lines.push(line));
   try {
-    const device = new MemoryDevice(32 * MiB);
-    await mkfsXfs(device, { seed: 1, agCount: 2 });
+    const device = await newImage(32 * MiB, { agCount: 2 });
     const agf = new Uint8Array(512);
     const at = 16 * MiB + 512;
     device.peek(at, agf);

@@ -20,7 +20,7 @@ export const LEAF = 2;
 export const NODE = 3;
 
 /** What an inode has, and how. */
-export interface AttrContents {
+interface AttrContents {
   /** {@linkcode NONE}, ... */
   form: number;
   /** Of each name, as latin1 behind its flags and ":": the value. */

@@ -23,12 +23,13 @@ import {
   IextCursor,
   type Ifork,
 } from "../../../../fs/xfs5/libxfs/iext.ts";
-import { mkfsXfs, type MkfsXfsOptions } from "../../../../fs/xfs5/mkfs.ts";
+import type { MkfsXfsOptions } from "../../../../fs/xfs5/mkfs.ts";
 import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
 import { xfs } from "../../../../fs/xfs5/super.ts";
 import { setLogHandler } from "../../../../lib/printk.ts";
 import { Prng } from "../../../../lib/prng.ts";
 import { FsError, type Mount, mount } from "../../../../mod.ts";
+import { newImage } from "./fixture.ts";
 import { MemoryDevice } from "./memory_device.ts";
 
 const NEW = { write: true, createNew: true };
@@ -224,8 +225,7 @@ async function fuzz(
 ): Promise<void> {
   const quiet = setLogHandler(() => {});
   try {
-    const base = new MemoryDevice(SIZE);
-    await mkfsXfs(base, { seed: 1, ...options });
+    const base = await newImage(SIZE, options);
     const targets = await build(base);
     const prng = new Prng(seed, "attr fuzz");
     for (let round = 0; round < rounds; round++) {

@@ -25,7 +25,7 @@ import {
 } from "../../../../fs/xfs5/libxfs/inode-fork.ts";
 import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
 import { checkFile, checkReload, rows } from "./bmap_check.ts";
-import { makeFs, mountFs, newFile, transact } from "./bmap_fixture.ts";
+import { newFile, newMount, transact } from "./fixture.ts";
 
 const MiB = 2 ** 20;
 
@@ -52,7 +52,7 @@ function addFork(ip: XfsInode, size: number): number {
 }
 
 Deno.test("xfsBmapAddAttrfork() moves extents that do not fit any more to a tree", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, { blockSize: 1024 }));
+  const mp = await newMount(64 * MiB, { blockSize: 1024 });
   for (
     const [n, format] of [[12, XFS_DINODE_FMT_EXTENTS], [
       13,
@@ -75,7 +75,7 @@ Deno.test("xfsBmapAddAttrfork() moves extents that do not fit any more to a tree
 });
 
 Deno.test("xfsBmapAddAttrfork() puts a block between a root that is too long and its children", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, { blockSize: 1024 }));
+  const mp = await newMount(64 * MiB, { blockSize: 1024 });
   const ip = holey(mp, 800);
   const root = ip.df.broot!;
   assertEquals(root.view.getUint16(BB_LEVEL), 1);
@@ -92,7 +92,7 @@ Deno.test("xfsBmapAddAttrfork() puts a block between a root that is too long and
 });
 
 Deno.test("xfsBmapAddAttrfork() moves a symbolic link's target to a block", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   for (
     const [length, format] of [[40, XFS_DINODE_FMT_LOCAL], [
       300,
@@ -114,7 +114,7 @@ Deno.test("xfsBmapAddAttrfork() moves a symbolic link's target to a block", asyn
 });
 
 Deno.test("xfsBmapAddAttrfork() leaves a special file its number", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = newFile(mp);
   ip.mode = 0o020644;
   ip.df.format = XFS_DINODE_FMT_DEV;

@@ -7,7 +7,6 @@
 
 import { assert, assertEquals } from "@std/assert";
 import type { XfsInode } from "../../../../fs/xfs5/inode.ts";
-import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
 import {
   xfsBmapWorstIndlen,
   xfsIreadExtents,
@@ -35,7 +34,8 @@ import {
   xfsIforkMaxext,
   xfsIforkPtr,
 } from "../../../../fs/xfs5/libxfs/inode-fork.ts";
-import { readInode } from "./bmap_fixture.ts";
+import { checkCounters } from "./alloc_check.ts";
+import { readInode } from "./fixture.ts";
 
 /** One extent as a row; `block` is below 0 for promised space. */
 export type Row = [off: number, block: number, count: number, unw: boolean];
@@ -76,7 +76,7 @@ function treeRows(ip: XfsInode, whichfork: number): [Row[], number] {
 }
 
 /** Blocks of a fork by what they are. */
-export interface ForkBlocks {
+interface ForkBlocks {
   data: number;
   tree: number;
   delayed: number;
@@ -84,7 +84,7 @@ export interface ForkBlocks {
 }
 
 /** Checks one fork: order, neighbours, format, tree, number of extents. */
-export function checkFork(ip: XfsInode, whichfork: number): ForkBlocks {
+function checkFork(ip: XfsInode, whichfork: number): ForkBlocks {
   const fork = xfsIforkPtr(ip, whichfork)!;
   const list = rows(ip, whichfork);
   const sum = { data: 0, tree: 0, delayed: 0, indlen: 0 };
@@ -123,30 +123,12 @@ function checkApart(a: Row, b: Row): void {
   assert(!delayed && !joins, `extents at ${a[0]} and ${b[0]} are not joined`);
 }
 
-/** Free blocks of the file system, however they are counted, add up: those of the
- * groups, those of the super block, and those that nobody has been promised.
- * @param promised Blocks promised to files and their trees. */
-export function checkFree(mp: XfsMount, promised: number): void {
-  let free = 0;
-  let kept = 0;
-  for (const pag of mp.perags) {
-    free += pag.pagfFreeblks + pag.pagfFlcount + pag.pagfBtreeblks;
-    for (const resv of [pag.metaResv, pag.rmapbtResv]) kept += resv.reserved;
-  }
-  assertEquals(mp.sb.fdblocks, free, "super block and groups");
-  assertEquals(
-    mp.fdblocks + mp.resblksAvail + promised + kept,
-    free,
-    "promised",
-  );
-}
-
 /** Checks a file, and the counters if it is the only one that promises are made to. */
 export function checkFile(ip: XfsInode, alone = true): void {
   const sum = checkFork(ip, XFS_DATA_FORK);
   assertEquals(ip.nblocks, sum.data + sum.tree);
   assertEquals(ip.delayedBlks, sum.delayed);
-  if (alone) checkFree(ip.mount, sum.delayed + sum.indlen);
+  if (alone) checkCounters(ip.mount, sum.delayed + sum.indlen);
 }
 
 /** What is read from the inode's block is what is in memory. It has been written there. */

@@ -47,14 +47,15 @@ import {
 import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
 import { EAGAIN, ENOSPC } from "../../../../lib/errno.ts";
 import { Prng } from "../../../../lib/prng.ts";
+import { checkFile, checkReload, type Row, rows } from "./bmap_check.ts";
+import { checkCounters } from "./alloc_check.ts";
 import {
-  checkFile,
-  checkFree,
-  checkReload,
-  type Row,
-  rows,
-} from "./bmap_check.ts";
-import { makeFs, mountFs, newFile, transact } from "./bmap_fixture.ts";
+  mountImage,
+  newFile,
+  newImage,
+  newMount,
+  transact,
+} from "./fixture.ts";
 
 const MiB = 2 ** 20;
 /** More than any of the changes here needs for the tree. */
@@ -336,8 +337,8 @@ for (
   // unjoined, list and tree apart, or miscounts. Oracle: kind and place of each block.
   Deno.test(`bmap operations agree with a map of blocks: ${name}`, async () => {
     const options = { blockSize, rmapbt };
-    const device = await makeFs(64 * MiB, options);
-    const mp = mountFs(device);
+    const device = await newImage(64 * MiB, options);
+    const mp = mountImage(device);
     fragment(mp, 300, 5);
     const ip = newFile(mp);
     const prng = new Prng(11, `bmap ${name}`);
@@ -353,7 +354,7 @@ for (
     }
     assertEquals(xfsIflush(ip), 0);
     assertEquals(await mp.targ.flush(), 0);
-    const again = mountFs(device);
+    const again = mountImage(device);
     assertEquals(again.sb.fdblocks, mp.sb.fdblocks);
     assertEquals(truncate(ip, 0), 0);
     assertEquals(rows(ip), []);
@@ -362,7 +363,7 @@ for (
 }
 
 Deno.test("xfsBmapiRead() cuts extents and holes to the request", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = newFile(mp);
   const out = new BmbtIrec();
   assertEquals(write(ip, 10, 10, XFS_BMAPI_PREALLOC, out), 1);
@@ -382,7 +383,7 @@ Deno.test("xfsBmapiRead() cuts extents and holes to the request", async () => {
 });
 
 Deno.test("xfsBmapiConvertDelalloc() makes one extent of appends that follow each other", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   // The few blocks before the inodes.
   const out = new BmbtIrec();
   write(newFile(mp, 1), 0, 6, XFS_BMAPI_PREALLOC, out);
@@ -395,7 +396,7 @@ Deno.test("xfsBmapiConvertDelalloc() makes one extent of appends that follow eac
 });
 
 Deno.test("xfsBmapiReserveDelalloc() stops at the next extent, joins neighbours, and answers what is new", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = newFile(mp);
   reserve(ip, 0, 4);
   reserve(ip, 10, 4);
@@ -406,14 +407,14 @@ Deno.test("xfsBmapiReserveDelalloc() stops at the next extent, joins neighbours,
 });
 
 Deno.test("xfsBmapiReserveDelalloc() answers -ENOSPC and promises nothing when space is short", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = newFile(mp);
   assertEquals(reserve(ip, 0, mp.fdblocks + 1), -ENOSPC);
   assertEquals([ip.delayedBlks, ip.df.count], [0, 0]);
 });
 
 Deno.test("xfsBmapDelExtentDelay() shares out what was promised for the tree, and takes no more", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = newFile(mp);
   reserve(ip, 0, 400);
   // From the middle outwards, so that extents are cut in two again and again.
@@ -433,7 +434,7 @@ Deno.test("xfsBmapDelExtentDelay() shares out what was promised for the tree, an
 });
 
 Deno.test("xfsBmapCollapseExtents() joins what continues the extent before", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = newFile(mp);
   const out = new BmbtIrec();
   assertEquals(write(ip, 0, 30, 0, out), 1);
@@ -445,7 +446,7 @@ Deno.test("xfsBmapCollapseExtents() joins what continues the extent before", asy
 });
 
 Deno.test("blocks are allocated where the nearer neighbour's gap is kept", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = newFile(mp);
   const out = new BmbtIrec();
   const at = (off: number, len: number) => {
@@ -466,7 +467,7 @@ Deno.test("blocks are allocated where the nearer neighbour's gap is kept", async
 // Goal: what has been promised can always be allocated. Every block that can be promised
 // is, block by block in a file full of holes, so that the tree takes all it may take.
 Deno.test("promised space of a full file system can be allocated to the last block", async () => {
-  const mp = mountFs(await makeFs(32 * MiB, { blockSize: 1024, agCount: 2 }));
+  const mp = await newMount(32 * MiB, { blockSize: 1024, agCount: 2 });
   const ip = newFile(mp);
   let off = 0;
   while (typeof reserve(ip, off, 1) !== "number") off += 2;
@@ -478,11 +479,11 @@ Deno.test("promised space of a full file system can be allocated to the last blo
   assertEquals(ip.delayedBlks, 0);
   checkFile(ip);
   assertEquals(truncate(ip, 0), 0);
-  checkFree(mp, 0);
+  checkCounters(mp);
 });
 
 Deno.test("xfsBunmapi() of the middle of an extent needs a block for the tree, or changes nothing", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, { blockSize: 1024 }));
+  const mp = await newMount(64 * MiB, { blockSize: 1024 });
   const out = new BmbtIrec();
   for (const n of [21, 118]) {
     const ip = newFile(mp, n);
@@ -506,7 +507,7 @@ Deno.test("xfsBunmapi() of the middle of an extent needs a block for the tree, o
 });
 
 Deno.test("xfsBmapiWrite() with CONTIG allocates all in one piece, or answers -ENOSPC", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, { blockSize: 1024, agCount: 2 }));
+  const mp = await newMount(64 * MiB, { blockSize: 1024, agCount: 2 });
   const ip = newFile(mp);
   const out = new BmbtIrec();
   const { sb } = mp;
@@ -523,7 +524,7 @@ Deno.test("xfsBmapiWrite() with CONTIG allocates all in one piece, or answers -E
 });
 
 Deno.test("xfsBmapiWrite() widens and aligns what it allocates to the extent size hint", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = newFile(mp);
   ip.diflags |= XFS_DIFLAG_EXTSIZE;
   ip.extsize = 16;
@@ -545,7 +546,7 @@ Deno.test("xfsBmapiWrite() widens and aligns what it allocates to the extent siz
 });
 
 Deno.test("the copy-on-write fork is promised by the hint, and counts as promised when allocated", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = newFile(mp);
   xfsIforkInitCow(ip);
   const fork = ip.cow!;
@@ -597,7 +598,7 @@ Deno.test("the copy-on-write fork is promised by the hint, and counts as promise
 });
 
 Deno.test("xfsBmapUnmapExtent() and xfsBmapMapExtent() move blocks from file to file", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, { rmapbt: true }));
+  const mp = await newMount(64 * MiB, { rmapbt: true });
   const [a, b] = [newFile(mp), newFile(mp, 1)];
   const out = new BmbtIrec();
   assertEquals(write(a, 0, 10, 0, out), 1);
@@ -620,7 +621,7 @@ Deno.test("xfsBmapUnmapExtent() and xfsBmapMapExtent() move blocks from file to 
 });
 
 Deno.test("a tree of two levels and more grows and shrinks as its extents do", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, { blockSize: 1024 }));
+  const mp = await newMount(64 * MiB, { blockSize: 1024 });
   const ip = newFile(mp);
   const out = new BmbtIrec();
   const n = 2500;

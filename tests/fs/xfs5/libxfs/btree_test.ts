@@ -28,6 +28,9 @@ import {
 import type { XfsBuf } from "../../../../fs/xfs5/libxfs/buf.ts";
 import { bufSeal } from "../../../../fs/xfs5/libxfs/buf.ts";
 import * as F from "../../../../fs/xfs5/libxfs/format.ts";
+import { xfsBnobtOps } from "../../../../fs/xfs5/libxfs/alloc-btree.ts";
+import { xfsRmapbtOps } from "../../../../fs/xfs5/libxfs/rmap-btree.ts";
+import { XfsSb } from "../../../../fs/xfs5/libxfs/sb.ts";
 import type { XfsInode } from "../../../../fs/xfs5/inode.ts";
 import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
 import { EFSCORRUPTED } from "../../../../lib/errno.ts";
@@ -516,12 +519,16 @@ Deno.test("xfsBtreeInsert() answers 0 when there is no block to be had", async (
 });
 
 Deno.test("sizes of trees are those of the kernel", () => {
+  const sb = new XfsSb();
   // bnobt of 32768 blocks of 4 KiB: 16384 records, 252 and 168 at least.
-  assertEquals(xfsBtreeComputeMaxlevels(252, 168, 16384), 2);
-  assertEquals(xfsBtreeComputeMaxlevels(60, 40, 1_000_000), 4);
-  assertEquals(xfsBtreeCalcSize(252, 168, 16384), 67);
-  assertEquals(xfsBtreeSpaceToHeight(45, 1), 1);
-  assertEquals(xfsBtreeSpaceToHeight(45, 32768), 4);
+  assertEquals(xfsBtreeComputeMaxlevels(sb, xfsBnobtOps, 16384), 2);
+  assertEquals(xfsBtreeCalcSize(sb, xfsBnobtOps, 16384), 67);
+  // rmapbt: 45 children at least.
+  assertEquals(xfsBtreeSpaceToHeight(sb, xfsRmapbtOps, 1), 1);
+  assertEquals(xfsBtreeSpaceToHeight(sb, xfsRmapbtOps, 32768), 4);
+  // Blocks of 1 KiB: 60 and 40.
+  sb.blocksize = 1024;
+  assertEquals(xfsBtreeComputeMaxlevels(sb, xfsBnobtOps, 1_000_000), 4);
 });
 
 // ---- hostile trees ----

@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import {
   type DeferOp,
   type DeferOpType,
+  xfsDeferAdd,
   xfsDeferFinish,
 } from "../../../../fs/xfs5/libxfs/defer.ts";
 import type { XfsTrans } from "../../../../fs/xfs5/libxfs/trans.ts";
@@ -34,7 +35,7 @@ class NotedType implements DeferOpType {
 
   finish(tp: XfsTrans, item: Item): number {
     this.journal.words.push(item.name);
-    for (const more of item.leaves) tp.defer(more);
+    for (const more of item.leaves) xfsDeferAdd(tp, more);
     item.leaves.length = 0;
     return item.results.shift() ?? 0;
   }
@@ -75,9 +76,9 @@ Deno.test("xfsDeferFinish() does a group in each transaction, oldest first", asy
   const [tp, journal] = await noted();
   const a = new NotedType("a", 2, journal);
   const b = new NotedType("b", 0, journal);
-  for (const name of ["1", "2", "3"]) tp.defer(new Item(a, name));
-  for (const name of ["4", "5", "6"]) tp.defer(new Item(b, name));
-  tp.defer(new Item(a, "7"));
+  for (const name of ["1", "2", "3"]) xfsDeferAdd(tp, new Item(a, name));
+  for (const name of ["4", "5", "6"]) xfsDeferAdd(tp, new Item(b, name));
+  xfsDeferAdd(tp, new Item(a, "7"));
   assertEquals(xfsDeferFinish(tp), 0);
   assertEquals(journal.words.join(""), "-12.-3.-456.-7.");
   assertEquals(tp.commit(), 0);
@@ -90,9 +91,9 @@ Deno.test("xfsDeferFinish() puts what is added before what is left", async () =>
   const first = new Item(a, "1");
   first.leaves = [new Item(b, "x"), new Item(a, "y")];
   first.leaves[0]!.leaves = [new Item(a, "z")];
-  tp.defer(first);
-  tp.defer(new Item(a, "2"));
-  tp.defer(new Item(b, "3"));
+  xfsDeferAdd(tp, first);
+  xfsDeferAdd(tp, new Item(a, "2"));
+  xfsDeferAdd(tp, new Item(b, "3"));
   assertEquals(xfsDeferFinish(tp), 0);
   assertEquals(journal.words.join(""), "-12.-x.-z.-y.-3.");
   assertEquals(tp.commit(), 0);
@@ -105,9 +106,9 @@ Deno.test("xfsDeferFinish() takes an item up again that asks for another transac
   const long = new Item(a, "2");
   long.results = [1, 1, 0];
   long.leaves = [new Item(b, "x")];
-  tp.defer(new Item(a, "1"));
-  tp.defer(long);
-  tp.defer(new Item(a, "3"));
+  xfsDeferAdd(tp, new Item(a, "1"));
+  xfsDeferAdd(tp, long);
+  xfsDeferAdd(tp, new Item(a, "3"));
   assertEquals(xfsDeferFinish(tp), 0);
   assertEquals(journal.words.join(""), "-12.-x.-2.-23.");
   assertEquals(tp.commit(), 0);
@@ -116,10 +117,10 @@ Deno.test("xfsDeferFinish() takes an item up again that asks for another transac
 Deno.test("xfsDeferFinish() keeps the items of an allocation group together, in order", async () => {
   const [tp, journal] = await noted();
   const a = new NotedType("a", 16, journal);
-  tp.defer(new Item(a, "1", 2));
-  tp.defer(new Item(a, "2", 1));
-  tp.defer(new Item(a, "3", 2));
-  tp.defer(new Item(a, "4", 1));
+  xfsDeferAdd(tp, new Item(a, "1", 2));
+  xfsDeferAdd(tp, new Item(a, "2", 1));
+  xfsDeferAdd(tp, new Item(a, "3", 2));
+  xfsDeferAdd(tp, new Item(a, "4", 1));
   assertEquals(xfsDeferFinish(tp), 0);
   assertEquals(journal.words.join(""), "-2413.");
   assertEquals(tp.commit(), 0);
@@ -131,9 +132,9 @@ Deno.test("commit() shuts the file system down when deferred work fails", async 
   const a = new NotedType("a", 16, journal);
   const bad = new Item(a, "2");
   bad.results = [-EIO];
-  tp.defer(new Item(a, "1"));
-  tp.defer(bad);
-  tp.defer(new Item(a, "3"));
+  xfsDeferAdd(tp, new Item(a, "1"));
+  xfsDeferAdd(tp, bad);
+  xfsDeferAdd(tp, new Item(a, "3"));
   assertEquals(tp.commit(), -EIO);
   setLogHandler(quiet);
   assertEquals(journal.words.join(""), "-12.");

@@ -20,7 +20,7 @@ import { xfsDir2SfVerify } from "../../../../fs/xfs5/libxfs/dir2-sf.ts";
 import { BmbtIrec, IextCursor } from "../../../../fs/xfs5/libxfs/iext.ts";
 
 /** What a directory holds, and how. */
-export interface DirContents {
+interface DirContents {
   /** 0 short form, 1 block, 2 leaf, 3 node. */
   form: number;
   /** Of each name, as latin1: 16 times the inode number, plus its type. */

@@ -4,30 +4,17 @@
  * @module
  */
 
-import {
-  type FileOperations,
-  type InodeOperations,
-  S_IFDIR,
-} from "../../../../fs/fs.ts";
-import { XfsInode } from "../../../../fs/xfs5/inode.ts";
-import {
-  xfsBmapComputeMaxlevels,
-  xfsBmapiWrite,
-  xfsBunmapi,
-} from "../../../../fs/xfs5/libxfs/bmap.ts";
-import {
-  XFS_ATTR_FORK,
-  XFS_DATA_FORK,
-} from "../../../../fs/xfs5/libxfs/format.ts";
+import { S_IFDIR } from "../../../../fs/fs.ts";
+import type { XfsInode } from "../../../../fs/xfs5/inode.ts";
+import { xfsBmapiWrite, xfsBunmapi } from "../../../../fs/xfs5/libxfs/bmap.ts";
 import { BmbtIrec } from "../../../../fs/xfs5/libxfs/iext.ts";
 import type { XfsTrans } from "../../../../fs/xfs5/libxfs/trans.ts";
 import type { MkfsXfsOptions } from "../../../../fs/xfs5/mkfs.ts";
 import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
-import type { AddressSpaceOperations } from "../../../../mm/address-space.ts";
-import { begin, newMount } from "./fixture.ts";
+import { begin, newInode, newMount } from "./fixture.ts";
 
 /** What the file system and the directory are made with. */
-export interface NewDirOptions {
+interface NewDirOptions {
   blockSize?: number;
   dirBlockSize?: number;
   /** Where the attribute fork begins; 0 if absent. */
@@ -35,7 +22,7 @@ export interface NewDirOptions {
 }
 
 /** A directory whose inode is in no file system; it has no form yet. */
-export interface NewDir {
+interface NewDir {
   mp: XfsMount;
   dp: XfsInode;
   begin(blocks?: number): XfsTrans;
@@ -43,14 +30,7 @@ export interface NewDir {
 
 /** Makes one more directory on a mount. */
 export function dirOn(mp: XfsMount, ino: number, forkoff = 0): XfsInode {
-  const dp = new XfsInode(
-    mp,
-    ino,
-    S_IFDIR | 0o755,
-    {} as InodeOperations,
-    {} as FileOperations,
-    {} as AddressSpaceOperations,
-  );
+  const dp = newInode(mp, ino, S_IFDIR | 0o755);
   dp.forkoff = forkoff;
   return dp;
 }
@@ -62,8 +42,6 @@ export async function newDir(options: NewDirOptions): Promise<NewDir> {
   if (blockSize !== undefined) mkfs.blockSize = blockSize;
   if (dirBlockSize !== undefined) mkfs.dirBlockSize = dirBlockSize;
   const mp = await newMount(32 * 2 ** 20, mkfs);
-  mp.maxlevels.bmapData = xfsBmapComputeMaxlevels(mp, XFS_DATA_FORK);
-  mp.maxlevels.bmapAttr = xfsBmapComputeMaxlevels(mp, XFS_ATTR_FORK);
   // Numbers that a larger file system could have, for those of 8 bytes.
   mp.sb.verifyIno = (ino) => ino >= 64 && ino < 2 ** 40;
   return {

@@ -6,14 +6,8 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import {
-  type InodeOperations,
-  S_IFDIR,
-  S_IFLNK,
-  S_IFMT,
-} from "../../../../fs/fs.ts";
-import type { AddressSpaceOperations } from "../../../../mm/address-space.ts";
-import { XfsInode } from "../../../../fs/xfs5/inode.ts";
+import { S_IFDIR, S_IFLNK, S_IFMT } from "../../../../fs/fs.ts";
+import type { XfsInode } from "../../../../fs/xfs5/inode.ts";
 import {
   xfsIallocReadAgi,
   type XfsPerag,
@@ -23,7 +17,6 @@ import {
   xfsBtreeQueryAll,
   xfsBtreeVisitBlocks,
 } from "../../../../fs/xfs5/libxfs/btree.ts";
-import type { XfsBuf } from "../../../../fs/xfs5/libxfs/buf.ts";
 import * as F from "../../../../fs/xfs5/libxfs/format.ts";
 import {
   xfsDialloc,
@@ -35,10 +28,8 @@ import {
   type XfsInobtRec,
 } from "../../../../fs/xfs5/libxfs/ialloc-btree.ts";
 import {
-  xfsDinodeVerify,
   xfsIflush,
   XfsImap,
-  xfsInodeFromDisk,
   xfsInodeReadBuf,
 } from "../../../../fs/xfs5/libxfs/inode-buf.ts";
 import {
@@ -57,22 +48,10 @@ import {
   xfsTransAlloc,
 } from "../../../../fs/xfs5/libxfs/trans.ts";
 import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
+import { collectBlocks, collectRecords } from "./alloc_check.ts";
+import { readInode } from "./fixture.ts";
 
 const imap = new XfsImap();
-/** Nothing is done with the inodes but what libxfs does. */
-export const iop: InodeOperations = {} as InodeOperations;
-/** The same. */
-export const aops: AddressSpaceOperations = {} as AddressSpaceOperations;
-
-/** Reads an inode, in use or not. */
-export function readInode(mp: XfsMount, ino: number): XfsInode {
-  const bp = xfsInodeReadBuf(mp, ino, imap);
-  if (typeof bp === "number") throw new Error(`inode ${ino}: ${bp}`);
-  const ip = new XfsInode(mp, ino, 0, iop, {}, aops);
-  assertEquals(xfsDinodeVerify(mp, ino, bp.data, imap.boffset), null);
-  assertEquals(xfsInodeFromDisk(ip, bp.data, imap.boffset), 0);
-  return ip;
-}
 
 /** Makes an inode and writes it to its block; a negative errno if there is no room. */
 export function makeInode(
@@ -150,23 +129,8 @@ export function freeInode(ip: XfsInode): number {
   return freed;
 }
 
-function collect(_cur: unknown, rec: XfsInobtRec, out: XfsInobtRec[]): number {
-  out.push({ ...rec });
-  return 0;
-}
-
-function note(
-  _cur: unknown,
-  _level: number,
-  bp: XfsBuf | null,
-  out: number[],
-): number {
-  out.push(bp!.daddr);
-  return 0;
-}
-
 /** What a group's inodes are made of. */
-export interface InodeSpace {
+interface InodeSpace {
   /** Chunks. */
   chunks: XfsInobtRec[];
   /** Blocks of the trees and of the chunks. */
@@ -189,8 +153,8 @@ export function readInodeSpace(pag: XfsPerag): InodeSpace {
     const cur = init(mp, null, agibp, pag);
     const list: XfsInobtRec[] = [];
     const before = daddrs.length;
-    assertEquals(xfsBtreeQueryAll(cur, collect, list), 0);
-    assertEquals(xfsBtreeVisitBlocks(cur, note, daddrs), 0);
+    assertEquals(xfsBtreeQueryAll(cur, collectRecords, list), 0);
+    assertEquals(xfsBtreeVisitBlocks(cur, collectBlocks, daddrs), 0);
     xfsBtreeDelCursor(cur);
     lists.push(list);
     return daddrs.length - before;

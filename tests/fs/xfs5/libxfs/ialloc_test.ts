@@ -3,7 +3,7 @@ import { EFSCORRUPTED, EINVAL, ENOSPC } from "../../../../lib/errno.ts";
 import { setLogHandler } from "../../../../lib/printk.ts";
 import { Prng } from "../../../../lib/prng.ts";
 import { S_IFDIR, S_IFLNK, S_IFREG } from "../../../../fs/fs.ts";
-import { XfsInode } from "../../../../fs/xfs5/inode.ts";
+import type { XfsInode } from "../../../../fs/xfs5/inode.ts";
 import { xfsIallocReadAgi } from "../../../../fs/xfs5/libxfs/ag.ts";
 import {
   XfsAllocArg,
@@ -18,7 +18,6 @@ import * as F from "../../../../fs/xfs5/libxfs/format.ts";
 import {
   xfsDialloc,
   xfsDifree,
-  xfsIallocComputeMaxlevels,
   XfsIcluster,
 } from "../../../../fs/xfs5/libxfs/ialloc.ts";
 import {
@@ -38,13 +37,11 @@ import { xfsTransAlloc } from "../../../../fs/xfs5/libxfs/trans.ts";
 import type { MkfsXfsOptions } from "../../../../fs/xfs5/mkfs.ts";
 import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
 import { checkCounters, checkFreeSpace, usedBlocks } from "./alloc_check.ts";
-import { begin, newMount, openMount } from "./fixture.ts";
+import { begin, newInode, newMount, openMount, transact } from "./fixture.ts";
 import { MemoryDevice } from "./memory_device.ts";
 import {
-  aops,
   checkInodes,
   freeInode,
-  iop,
   makeInode,
   readInodeSpace,
   readUnlinked,
@@ -176,9 +173,7 @@ async function newModel(
   bytes: number,
   options: MkfsXfsOptions,
 ): Promise<Model> {
-  const mp = await newMount(bytes, { ...options, imaxPct: 0 });
-  xfsIallocComputeMaxlevels(mp);
-  return new Model(mp);
+  return new Model(await newMount(bytes, { ...options, imaxPct: 0 }));
 }
 
 const SETS: [string, number, MkfsXfsOptions][] = [
@@ -312,7 +307,6 @@ for (const line of Deno.readTextFileSync(KERNEL).trimEnd().split("\n")) {
   const { name, options, ops } = JSON.parse(line) as KernelTrace;
   Deno.test(`xfsDialloc() gives the numbers that Linux gives: ${name}`, async () => {
     const mp = await newMount(64 * MiB, options);
-    xfsIallocComputeMaxlevels(mp);
     const got = ops.map(([parent, ino]): [number, number] => {
       if (parent === 0 && ino === 0) xfsExtentBusyClearAll(mp);
       else if (parent === 0) assertEquals(difree(mp, ino), 0);
@@ -327,25 +321,17 @@ for (const line of Deno.readTextFileSync(KERNEL).trimEnd().split("\n")) {
 }
 
 function dialloc(mp: XfsMount, parent: number, mode: number): number {
-  const tp = begin(mp, xfsIallocSpaceRes(mp));
-  const ino = xfsDialloc(tp, parent, mode);
-  if (ino < 0) tp.cancel();
-  else assert(tp.commit() === 0 || mp.dead);
-  return ino;
+  const blocks = xfsIallocSpaceRes(mp);
+  return transact(mp, blocks, (tp) => xfsDialloc(tp, parent, mode));
 }
 
 function difree(mp: XfsMount, ino: number): number {
-  const tp = begin(mp, xfsIfreeSpaceRes(mp));
-  const error = xfsDifree(tp, ino, new XfsIcluster());
-  if (error < 0) tp.cancel();
-  else assert(tp.commit() === 0 || mp.dead);
-  return error;
+  const blocks = xfsIfreeSpaceRes(mp);
+  return transact(mp, blocks, (tp) => xfsDifree(tp, ino, new XfsIcluster()));
 }
 
-async function smallMount(options: MkfsXfsOptions = {}): Promise<XfsMount> {
-  const mp = await newMount(64 * MiB, { agCount: 4, ...options });
-  xfsIallocComputeMaxlevels(mp);
-  return mp;
+function smallMount(options: MkfsXfsOptions = {}): Promise<XfsMount> {
+  return newMount(64 * MiB, { agCount: 4, ...options });
 }
 
 Deno.test("xfsDialloc() puts directories into the groups by turns, and files near theirs", async () => {
@@ -615,7 +601,6 @@ Deno.test("xfsDialloc(), xfsDifree() and xfsIunlink() stand any image (seed 8)",
       for (let n = 1 + prng.below(3); n > 0; n--) damage(device, model, prng);
       const mp = openMount(device);
       if (typeof mp === "number") continue;
-      xfsIallocComputeMaxlevels(mp);
       useInodes(mp, inos, prng);
     }
   }
@@ -661,7 +646,7 @@ function damage(device: MemoryDevice, model: Model, prng: Prng): void {
 function useInodes(mp: XfsMount, inos: number[], prng: Prng): void {
   for (let i = 0; i < 40 && !mp.dead; i++) {
     const ino = inos[prng.below(inos.length)]!;
-    const ip = new XfsInode(mp, ino, 0, iop, {}, aops);
+    const ip = newInode(mp, ino);
     const tp = begin(mp, xfsIallocSpaceRes(mp));
     let done: number;
     switch (prng.below(4)) {

@@ -34,13 +34,14 @@ import { Prng } from "../../../../lib/prng.ts";
 import { setLogHandler } from "../../../../lib/printk.ts";
 import { checkReload, rows } from "./bmap_check.ts";
 import {
-  makeFs,
-  type MemoryDevice,
-  mountFs,
+  mountImage,
   newFile,
+  newImage,
   newInode,
+  newMount,
   transact,
-} from "./bmap_fixture.ts";
+} from "./fixture.ts";
+import type { MemoryDevice } from "./memory_device.ts";
 
 const MiB = 2 ** 20;
 
@@ -64,8 +65,8 @@ function holey(mp: XfsMount, n: number): XfsInode {
 
 /** An image with such a file, written out. */
 async function imageWith(n: number): Promise<[MemoryDevice, number]> {
-  const device = await makeFs(64 * MiB, { blockSize: 1024 });
-  const mp = mountFs(device);
+  const device = await newImage(64 * MiB, { blockSize: 1024 });
+  const mp = mountImage(device);
   const ip = holey(mp, n);
   assertEquals(await mp.targ.flush(), 0);
   return [device, ip.ino];
@@ -132,7 +133,7 @@ for (const [what, complaint, fn] of badExtents) {
   Deno.test(`xfsInodeFromDisk() refuses extents ${what}`, async () => {
     const silent = setLogHandler(() => {});
     const [device, ino] = await imageWith(5);
-    const mp = mountFs(device);
+    const mp = mountImage(device);
     change(mp, ino, (_, fork) => {
       const recs = [0, 1, 2, 3, 4].map((i) => {
         const rec = new BmbtIrec();
@@ -219,7 +220,7 @@ for (const [what, n, complaint, fn] of badInodes) {
   Deno.test(`an inode with ${what} is refused`, async () => {
     const silent = setLogHandler(() => {});
     const [device, ino] = await imageWith(n);
-    const mp = mountFs(device);
+    const mp = mountImage(device);
     change(mp, ino, fn);
     assertEquals(readAll(mp, ino), -EFSCORRUPTED);
     assertStringIncludes(mp.complaint, complaint);
@@ -231,15 +232,15 @@ for (const [what, n, complaint, fn] of badInodes) {
 // or an errno. Method: bytes are changed, checksums mended, in a tree of two levels.
 Deno.test("reading an inode with any bytes ends with a file or an errno (seed 3)", async () => {
   const silent = setLogHandler(() => {});
-  const device = await makeFs(64 * MiB, { blockSize: 1024 });
-  const first = mountFs(device);
+  const device = await newImage(64 * MiB, { blockSize: 1024 });
+  const first = mountImage(device);
   const { ino, df } = holey(first, 1500);
   assertEquals(df.broot!.view.getUint16(F.BB_LEVEL), 2);
   assertEquals(await first.targ.flush(), 0);
   const prng = new Prng(3, "hostile forks");
   let refused = 0;
   for (let round = 0; round < 200; round++) {
-    const mp = mountFs(device);
+    const mp = mountImage(device);
     const whole = readAll(mp, ino) as XfsInode;
     const some = 1 + prng.below(3);
     for (let i = 0; i < some; i++) spoil(prng, mp, whole);
@@ -276,8 +277,8 @@ function spoil(prng: Prng, mp: XfsMount, ip: XfsInode): void {
 }
 
 Deno.test("xfsIflush() keeps what xfsInodeFromDisk() has read, to the last byte", async () => {
-  const device = await makeFs(64 * MiB, { blockSize: 1024, nrext64: true });
-  const mp = mountFs(device);
+  const device = await newImage(64 * MiB, { blockSize: 1024, nrext64: true });
+  const mp = mountImage(device);
   const ip = holey(mp, 60);
   ip.diflags2 |= F.XFS_DIFLAG2_NREXT64;
   ip.atime = 1_700_000_000_123_456_768;
@@ -308,7 +309,7 @@ Deno.test("xfsIflush() keeps what xfsInodeFromDisk() has read, to the last byte"
 });
 
 Deno.test("timestamps that a number cannot hold stay as they are on disk", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = holey(mp, 1);
   const exact = (view: DataView) => {
     view.setUint32(F.DI_MTIME, 0x3456_789a);
@@ -325,7 +326,7 @@ Deno.test("timestamps that a number cannot hold stay as they are on disk", async
 });
 
 Deno.test("timestamps without bigtime are seconds and nanoseconds, and stop at 2038", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, { bigtime: false }));
+  const mp = await newMount(64 * MiB, { bigtime: false });
   const ip = holey(mp, 1);
   ip.mtime = -1;
   ip.ctime = 2 ** 33 * 1e9;
@@ -338,7 +339,7 @@ Deno.test("timestamps without bigtime are seconds and nanoseconds, and stop at 2
 Deno.test("xfsIextCountExtend() widens the counters, or answers -EFBIG", async () => {
   const one = XFS_IEXT_ADD_NOSPLIT_CNT;
   for (const nrext64 of [false, true]) {
-    const mp = mountFs(await makeFs(64 * MiB, { nrext64 }));
+    const mp = await newMount(64 * MiB, { nrext64 });
     const ip = newFile(mp);
     const extend = () =>
       transact(mp, 0, (tp) => xfsIextCountExtend(tp, ip, 0, one));
@@ -355,7 +356,7 @@ Deno.test("xfsIextCountExtend() widens the counters, or answers -EFBIG", async (
 });
 
 Deno.test("xfsIdataRealloc() keeps what is there, and adds zeroes", async () => {
-  const mp = mountFs(await makeFs(64 * MiB, {}));
+  const mp = await newMount(64 * MiB);
   const ip = newFile(mp);
   ip.df.format = F.XFS_DINODE_FMT_LOCAL;
   xfsInitLocalFork(ip, F.XFS_DATA_FORK, new Uint8Array([1, 2, 3]));

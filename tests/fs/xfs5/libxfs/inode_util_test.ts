@@ -9,10 +9,9 @@ import {
   S_IFLNK,
   S_IFREG,
 } from "../../../../fs/fs.ts";
-import { XfsInode } from "../../../../fs/xfs5/inode.ts";
+import type { XfsInode } from "../../../../fs/xfs5/inode.ts";
 import { bufSeal } from "../../../../fs/xfs5/libxfs/buf.ts";
 import * as F from "../../../../fs/xfs5/libxfs/format.ts";
-import { xfsIallocComputeMaxlevels } from "../../../../fs/xfs5/libxfs/ialloc.ts";
 import {
   XfsImap,
   xfsInodeReadBuf,
@@ -24,17 +23,20 @@ import {
   xfsIunlink,
   xfsIunlinkRemove,
 } from "../../../../fs/xfs5/libxfs/inode-util.ts";
-import type { XfsTrans } from "../../../../fs/xfs5/libxfs/trans.ts";
 import type { MkfsXfsOptions } from "../../../../fs/xfs5/mkfs.ts";
 import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
-import { begin, newMount, openMount } from "./fixture.ts";
 import {
-  aops,
+  begin,
+  mountImage,
+  newInode,
+  newMount,
+  readInode,
+  transact,
+} from "./fixture.ts";
+import {
   freeInode,
-  iop,
   makeInode,
   nextUnlinked,
-  readInode,
   readUnlinked,
   unlinkInode,
 } from "./ialloc_check.ts";
@@ -42,10 +44,8 @@ import type { MemoryDevice } from "./memory_device.ts";
 
 const MiB = 2 ** 20;
 
-async function newFs(options: MkfsXfsOptions = {}): Promise<XfsMount> {
-  const mp = await newMount(64 * MiB, { agCount: 4, ...options });
-  xfsIallocComputeMaxlevels(mp);
-  return mp;
+function newFs(options: MkfsXfsOptions = {}): Promise<XfsMount> {
+  return newMount(64 * MiB, { agCount: 4, ...options });
 }
 
 /** An inode as after allocation; it is in no trees. */
@@ -54,19 +54,11 @@ function freshInode(
   parent: XfsInode | null,
   mode: number,
 ): XfsInode {
-  const ip = new XfsInode(mp, mp.sb.rootino + 10, 0, iop, {}, aops);
+  const ip = newInode(mp, mp.sb.rootino + 10, 0);
   const tp = begin(mp);
   xfsInodeInit(tp, ip, parent, mode);
   assertEquals(tp.commit(), 0);
   return ip;
-}
-
-function within(mp: XfsMount, work: (tp: XfsTrans) => number): number {
-  const tp = begin(mp);
-  const error = work(tp);
-  if (error < 0) tp.cancel();
-  else assertEquals(tp.commit(), 0);
-  return error;
 }
 
 Deno.test("xfsInodeInit() sets a new inode up as Linux does", async () => {
@@ -140,18 +132,18 @@ Deno.test("xfsDroplink() lists the inode with its last name, and pins a count be
   const root = readInode(mp, mp.sb.rootino);
   const ip = makeInode(mp, root, S_IFREG);
   assert(typeof ip !== "number");
-  within(mp, (tp) => {
+  transact(mp, 0, (tp) => {
     xfsBumplink(tp, ip);
     return 0;
   });
   assertEquals(ip.nlink, 2);
-  within(mp, (tp) => xfsDroplink(tp, ip));
+  transact(mp, 0, (tp) => xfsDroplink(tp, ip));
   assertEquals([ip.nlink, readUnlinked(mp).size], [1, 0]);
-  within(mp, (tp) => xfsDroplink(tp, ip));
+  transact(mp, 0, (tp) => xfsDroplink(tp, ip));
   assertEquals([ip.nlink, [...readUnlinked(mp)]], [0, [ip.ino]]);
-  within(mp, (tp) => xfsDroplink(tp, ip));
+  transact(mp, 0, (tp) => xfsDroplink(tp, ip));
   assertEquals(ip.nlink, 2 ** 32 - 1);
-  within(mp, (tp) => {
+  transact(mp, 0, (tp) => {
     xfsBumplink(tp, ip);
     return xfsDroplink(tp, ip);
   });
@@ -181,11 +173,7 @@ Deno.test("xfsIunlinkRemove() takes any inode off its list, known or not (seed 2
     assertEquals([...readUnlinked(mp)], inos.toReversed());
     if (remount) {
       assertEquals(await mp.targ.flush(), 0);
-      const again = openMount(mp.bdev as MemoryDevice);
-      assert(typeof again !== "number");
-      xfsIallocComputeMaxlevels(again);
-      mp = again;
-      mp.sb.icount = mp.perags.reduce((sum, pag) => sum + pag.pagiCount, 0);
+      mp = mountImage(mp.bdev as MemoryDevice);
       all = inos.map((ino) => readInode(mp, ino));
     }
     while (inos.length > 0) {
@@ -231,7 +219,10 @@ for (const [name, from, to, removed] of WRONG) {
     mp.perags[0]!.prevUnlinked.clear();
     const silent = setLogHandler(() => {});
     const ip = all[removed]!;
-    assertEquals(within(mp, (tp) => xfsIunlinkRemove(tp, ip)), -EFSCORRUPTED);
+    assertEquals(
+      transact(mp, 0, (tp) => xfsIunlinkRemove(tp, ip)),
+      -EFSCORRUPTED,
+    );
     setLogHandler(silent);
     assert(mp.dead);
   });
@@ -242,7 +233,7 @@ Deno.test("xfsIunlink() answers -EFSCORRUPTED for an inode that is on a list", a
     const mp = await newFs();
     const all = listed(mp, 2);
     const ip = all[i]!;
-    assertEquals(within(mp, (tp) => xfsIunlink(tp, ip)), -EFSCORRUPTED);
+    assertEquals(transact(mp, 0, (tp) => xfsIunlink(tp, ip)), -EFSCORRUPTED);
   }
 });
 

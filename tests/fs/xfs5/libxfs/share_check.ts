@@ -183,10 +183,10 @@ function readTree(pag: XfsPerag, kind: TreeKind): Tree {
 }
 
 /** A range with one count: [first block with the flag of its domain, blocks, count]. */
-export type CountRow = [start: number, len: number, count: number];
+type CountRow = [start: number, len: number, count: number];
 
 /** A mapping: [first block, blocks, owner, offset as on disk]. */
-export type MapRow = [start: number, len: number, owner: bigint, off: bigint];
+type MapRow = [start: number, len: number, owner: bigint, off: bigint];
 
 /** Who has a block: an owner and an offset as on disk; equal ones in following blocks
  * with the offsets following, too, are one record. */

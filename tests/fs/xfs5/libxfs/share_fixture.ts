@@ -26,13 +26,11 @@ import {
   xfsRefcountFreeCowExtent,
   xfsRefcountIncreaseExtent,
 } from "../../../../fs/xfs5/libxfs/refcount.ts";
-import { xfsRefcountbtComputeMaxlevels } from "../../../../fs/xfs5/libxfs/refcount-btree.ts";
 import {
   xfsRmapConvertExtent,
   xfsRmapMapExtent,
   xfsRmapUnmapExtent,
 } from "../../../../fs/xfs5/libxfs/rmap.ts";
-import { xfsRmapbtComputeMaxlevels } from "../../../../fs/xfs5/libxfs/rmap-btree.ts";
 import type { XfsTrans } from "../../../../fs/xfs5/libxfs/trans.ts";
 import type { MkfsXfsOptions } from "../../../../fs/xfs5/mkfs.ts";
 import type { Prng } from "../../../../lib/prng.ts";
@@ -49,10 +47,8 @@ export async function newShareMount(
   return mp;
 }
 
-/** What mount does for the two trees. */
+/** Groups keep blocks for their trees from now on, as mount sees to it. */
 export function prepare(mp: XfsMount): void {
-  xfsRmapbtComputeMaxlevels(mp);
-  xfsRefcountbtComputeMaxlevels(mp);
   for (const pag of mp.perags) assertEquals(xfsAgResvInit(pag, null), 0);
 }
 
@@ -79,7 +75,7 @@ interface Place {
 }
 
 /** A file, or the attributes of one. */
-export interface ShareFile {
+interface ShareFile {
   ip: XfsInode;
   fork: number;
   blocks: Map<number, Place>;

@@ -4,11 +4,12 @@ import { bufSeal } from "../../../../fs/xfs5/libxfs/buf.ts";
 import { RMT_CRC } from "../../../../fs/xfs5/libxfs/format.ts";
 import { BmbtIrec, IextCursor } from "../../../../fs/xfs5/libxfs/iext.ts";
 import type { XfsMount } from "../../../../fs/xfs5/mount.ts";
-import { mkfsXfs, type MkfsXfsOptions } from "../../../../fs/xfs5/mkfs.ts";
+import type { MkfsXfsOptions } from "../../../../fs/xfs5/mkfs.ts";
 import { setLogHandler } from "../../../../lib/printk.ts";
 import { FsError, type Mount, mount } from "../../../../mod.ts";
 import { assertCleanImage } from "../clean.ts";
 import { newXfs, xfs } from "../fixture.ts";
+import { newImage } from "./fixture.ts";
 import { MemoryDevice } from "./memory_device.ts";
 
 const KEEP_SIZE_PUNCH = 1 | 2;
@@ -102,8 +103,7 @@ Deno.test("a target lies in two pieces where no two free blocks are together", a
 async function longLink(
   options: MkfsXfsOptions,
 ): Promise<[MemoryDevice, number, number]> {
-  const device = new MemoryDevice(48 * 2 ** 20);
-  await mkfsXfs(device, { seed: 1, ...options });
+  const device = await newImage(48 * 2 ** 20, options);
   const fs = await mount(device, xfs);
   await fs.symlink(target(1000), "/link");
   const { df } = await inodeOf(fs, "/link");
@@ -137,11 +137,7 @@ Deno.test("readLink() refuses a block that is not what it must be", async () => 
       device.poke(at, data);
       const fs = await mount(device, xfs);
       const error = await assertRejects(() => fs.readLink("/link"), FsError);
-      const code = sealed ? "EFSCORRUPTED" : "EFSBADCRC";
-      assert(
-        [code, "EUCLEAN", "EBADMSG"].includes(error.code),
-        `${what}: ${error}`,
-      );
+      assertEquals(error.code, "EUCLEAN", `${what}: ${error}`);
       await fs.unmount().catch((error) => assert(error instanceof FsError));
     }
   }
