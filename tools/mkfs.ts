@@ -53,7 +53,7 @@ const UNITS: Record<string, number> = {
 };
 
 /** Turns the words of a command line into options. */
-class CommandLine {
+export class CommandLine {
   readonly options: MkfsXfsOptions = {};
   image = "";
   /** Of the image; null for what it has. */

@@ -50,6 +50,7 @@ import {
   VirtualClock,
   xfs,
 } from "../mod.ts";
+import { CommandLine } from "./mkfs.ts";
 
 const USAGE =
   `usage: replay [--iomap] [--fs xfs] [--device PRESET] [--mount OPTIONS]
@@ -237,11 +238,12 @@ class Replay {
     walks: Walks | null,
   ): Promise<Replay> {
     const replay = new Replay(header, overrides, walks);
-    await mkfsXfs(replay.#device, {
-      blockSize: header.blocksize ?? 4096,
-      // As a loop device has it.
-      sectorSize: 512,
-    });
+    const mkfs = new CommandLine();
+    const blockSize = `size=${header.blocksize ?? 4096}`;
+    // Sectors as a loop device has them.
+    const words = ["xfs", "trace", "-b", blockSize, "-s", "size=512"];
+    mkfs.parse([...words, ...header.mkfs ?? []]);
+    await mkfsXfs(replay.#device, mkfs.options);
     await replay.#mount();
     return replay;
   }

@@ -6,11 +6,7 @@
  * @module
  */
 
-import {
-  XFS_BMAP_MAP,
-  XFS_BMAP_UNMAP,
-  XfsBmapIntent,
-} from "./libxfs/bmap.ts";
+import { XFS_BMAP_MAP, XFS_BMAP_UNMAP, XfsBmapIntent } from "./libxfs/bmap.ts";
 import { XFS_ATTR_FORK, XFS_DATA_FORK } from "./libxfs/format.ts";
 import { BmbtIrec } from "./libxfs/iext.ts";
 import * as L from "./libxfs/log-format.ts";

@@ -307,25 +307,17 @@ function flushEofPage(ip: XfsInode, end: number): MaybePromise<number> {
   return filemapWriteAndWaitRange(ip.mapping, page, MAX_LFS_FILESIZE);
 }
 
-/** Nothing is cached or promised from one page before `offset` on: what lies there may
- * move (kernel: `xfs_prepare_shift`). */
+/** Nothing is cached or promised from one block before `offset` on: what lies there may
+ * move, or be joined by what does (kernel: `xfs_prepare_shift`). */
 function prepareShift(ip: XfsInode, offset: number): MaybePromise<number> {
   const trimmed = canFreeEofblocks(ip) ? freeEofblocks(ip) : 0;
   return andThen(trimmed, (error) => {
     if (error < 0) return error;
-    const unit = Math.max(ip.mount.sb.blocksize, PAGE_SIZE);
-    const from = Math.floor(offset / unit) * unit;
-    const start = from >= unit ? from - unit : 0;
-    const flushed = filemapWriteAndWaitRange(
-      ip.mapping,
-      start,
-      MAX_LFS_FILESIZE,
+    const start = Math.max(0, offset - ip.mount.sb.blocksize);
+    return andThen(
+      flushUnmapRange(ip, start, ip.size),
+      (failed) => failed < 0 ? failed : cancelCowFrom(ip, start),
     );
-    return andThen(flushed, (failed) => {
-      if (failed < 0) return failed;
-      const dropped = truncatePagecacheRange(ip.mapping, start, Infinity);
-      return andThen(dropped, () => cancelCowFrom(ip, offset));
-    });
   });
 }
 

@@ -157,7 +157,9 @@ function eachRegion(
     if (pieces === 0) return `region of ${region.length} bytes`;
     const at = bit * XFS_BLF_CHUNK;
     const len = pieces * XFS_BLF_CHUNK;
-    if (at + len > blf.len * F.BBSIZE) return `pieces beyond ${blf.len} sectors`;
+    if (at + len > blf.len * F.BBSIZE) {
+      return `pieces beyond ${blf.len} sectors`;
+    }
     const why = copy(region.subarray(0, len), at);
     if (why !== null) return why;
     bit += pieces;

@@ -152,7 +152,11 @@ function forksToDisk(
   if ((fields & AFORK) === 0) return null;
   if (forkoff === 0) return "no attribute fork";
   const root = (fields & XFS_ILOG_ABROOT) !== 0;
-  const why = forkToDisk(item.regions[region]!, literal.subarray(forkoff), root);
+  const why = forkToDisk(
+    item.regions[region]!,
+    literal.subarray(forkoff),
+    root,
+  );
   return why === null ? null : `attribute ${why}`;
 }
 

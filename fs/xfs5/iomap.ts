@@ -87,9 +87,6 @@ import {
 
 /** One write maps at most this much of a hole at a time: 1024 pages. */
 const MAX_MAP_BYTES = 4 * 2 ** 20;
-/** Default of the copy-on-write extent size hint, blocks (kernel:
- * `XFS_DEFAULT_COWEXTSZ_HINT`). */
-const DEFAULT_COWEXTSZ_HINT = 32;
 
 // Scratch: nothing here is entered twice, as no begin waits while it uses them.
 const icur = new IextCursor();
@@ -114,12 +111,6 @@ export function bToFsb(mp: XfsMount, bytes: number): number {
 /** First block after a range (kernel: `xfs_iomap_end_fsb`). */
 function endFsb(mp: XfsMount, offset: number, count: number): number {
   return bToFsb(mp, Math.min(offset + count, mp.maxBytes));
-}
-
-/** Extent size hint of copy-on-write, blocks (kernel: `xfs_get_cowextsz_hint`). */
-export function xfsGetCowextszHint(ip: XfsInode): number {
-  const hint = Math.max(ip.cowextsize, ip.extszHint);
-  return hint === 0 ? DEFAULT_COWEXTSZ_HINT : hint;
 }
 
 /** What a mapping's validity is told by (kernel: `xfs_iomap_inode_sequence`). */
@@ -812,7 +803,9 @@ function writeDirect(
   iomap: Iomap,
 ): MaybePromise<number> {
   const { mount } = ip;
-  const count = Math.min(length, MAX_MAP_BYTES);
+  // Only so far it is known that no copy is being made.
+  const known = ip.isReflink ? imap.endoff * mount.sb.blocksize - pos : length;
+  const count = Math.min(length, known, MAX_MAP_BYTES);
   const off = bToFsbt(mount, pos);
   let end = endFsb(mount, pos, count);
   if (pos + count > ip.size) end = eofAlignLastFsb(ip, end);
@@ -937,7 +930,7 @@ function atomicCowExtent(
   }
   // As far as the next one, and not only as far as it is asked for.
   const last = cmap.startoff;
-  const hint = xfsGetCowextszHint(ip);
+  const hint = ip.cowextszHint;
   const blocks = Math.ceil(last / hint) * hint - Math.floor(off / hint) * hint;
   const res = xfsDiostratSpaceRes(mount, blocks);
   const tp = xfsTransAlloc(mount, res);

@@ -183,7 +183,10 @@ export function xlogRecoverProcessIunlinks(mp: XfsMount): MaybePromise<number> {
     }
     // Every inode that is freed leaves its list.
     if (head === before) {
-      error = mp.corrupt(`unlinked list ${bucket} of AG ${agno}`, `${head} stays`);
+      error = mp.corrupt(
+        `unlinked list ${bucket} of AG ${agno}`,
+        `${head} stays`,
+      );
       return false;
     }
     before = head;

@@ -211,7 +211,8 @@ export interface RecoveredIntent {
 export function doneItem(type: number, intent: number): XlogRecoverItemOps {
   return {
     type,
-    check: (item) => item.format.byteLength < L.INTENT_HDR_LEN ? "length" : null,
+    check: (item) =>
+      item.format.byteLength < L.INTENT_HDR_LEN ? "length" : null,
     commitPass2(recovery, item): number {
       recovery.intents.delete(intentKey(intent, item));
       return 0;

@@ -322,7 +322,9 @@ function checkItem(
     return `item of ${regions.length} regions, not ${total}`;
   }
   const why = ops.check(item);
-  return why === null ? null : `item of type 0x${item.type.toString(16)}: ${why}`;
+  return why === null
+    ? null
+    : `item of type 0x${item.type.toString(16)}: ${why}`;
 }
 
 // ---- mounting ----

@@ -121,7 +121,11 @@ export class Libc {
    * @param mode 0 syncs it before, 1 writes the log before, 2 nothing. */
   goingDown(root: string, mode: number): number {
     const fd = this.open(root, O_RDONLY);
-    const result = this.#c.ioctl(fd, BigInt(GOINGDOWN), new Uint32Array([mode]));
+    const result = this.#c.ioctl(
+      fd,
+      BigInt(GOINGDOWN),
+      new Uint32Array([mode]),
+    );
     this.close(fd);
     return result;
   }

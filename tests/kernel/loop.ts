@@ -62,7 +62,9 @@ export function withMount(
   options = "loop",
 ): void {
   Deno.mkdirSync(dir, { recursive: true });
-  const { code, text } = run("mount", ["-t", "xfs", "-o", options, path, dir]);
+  // The same seed makes the same UUID; somebody else may have mounted such an image.
+  const o = `${options},nouuid`;
+  const { code, text } = run("mount", ["-t", "xfs", "-o", o, path, dir]);
   if (code !== 0) throw new Error(`mount ${path}: ${text}`);
   try {
     use();

@@ -22,6 +22,7 @@ import { Libc } from "./libc.ts";
 import { mkfs, repair, whyNot, withMount } from "./loop.ts";
 import { Operations } from "./ops.ts";
 import { ourMkfs } from "./ours.ts";
+import { recoverRound } from "./recover.ts";
 import { compareTrees, readTree } from "./tree.ts";
 
 const MiB = 2 ** 20;
@@ -123,6 +124,12 @@ async function main(): Promise<number> {
       const seed = s.seed + i;
       const set = (seed - 1) % OPTION_SETS.length;
       const complaints = await bothWays(libc, dir, set, seed, s.ops);
+      for (const line of complaints.slice(0, 20)) console.log(`  ${line}`);
+      if (complaints.length > 0) failed++;
+    }
+    // For more of these: tests/kernel/recover.ts.
+    for (let i = 0; i < Math.min(s.rounds, 6); i++) {
+      const complaints = await recoverRound(libc, dir, s.seed + i, 1000);
       for (const line of complaints.slice(0, 20)) console.log(`  ${line}`);
       if (complaints.length > 0) failed++;
     }

@@ -22,6 +22,7 @@ import { FileMedia } from "../../block/nvme/media.ts";
 import { xfs } from "../fs/xfs5/fixture.ts";
 import { listingDifference, listMount } from "../fs/xfs5/tree_listing.ts";
 import { listHost } from "./both_ways.ts";
+import { cutLog } from "./cut_log.ts";
 import { FileReader } from "./file_reader.ts";
 import { Libc, O_CREAT, O_RDWR } from "./libc.ts";
 import { mkfs, repair, run, whyNot, withMount } from "./loop.ts";
@@ -47,10 +48,31 @@ const SETS: [string, string][] = [
   ["-m finobt=0,inobtcount=0 -i size=2048 -l size=16m", ""],
 ];
 
-/** Operations for ever, in a process of its own. */
+/** Writes the log for ever, so that it cuts what others do. */
+function writeLog(libc: Libc, dir: string): never {
+  const fd = libc.open(`${dir}/log`, O_RDWR | O_CREAT);
+  for (let i = 0;; i++) {
+    libc.ftruncate(fd, i % 2);
+    libc.fsync(fd);
+  }
+}
+
+/** Operations for ever, in a process of its own: of all kinds, or those that promise
+ * most to be done later. */
 function child(dir: string, seed: number): never {
-  const ops = new Operations(new Libc(), dir, seed);
-  for (;;) ops.step();
+  const libc = new Libc();
+  const ops = new Operations(libc, dir, seed);
+  if (seed < 0) writeLog(libc, dir);
+  const work: (() => void)[] = seed % 2 === 0
+    ? [() => ops.step()]
+    : [() => ops.fragment(), () => ops.clone(), () => ops.truncate()];
+  for (let i = 0;; i++) {
+    try {
+      work[i % work.length]!();
+    } catch {
+      // The file system is gone.
+    }
+  }
 }
 
 function sleep(ms: number): void {
@@ -92,21 +114,22 @@ export function leaveDirty(
   withMount(path, mnt, () => {
     Deno.mkdirSync(`${mnt}/a`);
     Deno.mkdirSync(`${mnt}/b`);
-    const program = new Deno.Command(Deno.execPath(), {
-      args: [
-        "run",
-        "-q",
-        "--no-check",
-        "--allow-all",
-        import.meta.filename!,
-        "--child",
-        `${mnt}/b`,
-        "--seed",
-        String(seed),
-      ],
-      stdout: "null",
-      stderr: "null",
-    }).spawn();
+    const programs = [seed, -seed].map((n) =>
+      new Deno.Command(Deno.execPath(), {
+        args: [
+          "run",
+          "-q",
+          "--no-check",
+          "--allow-all",
+          import.meta.filename!,
+          "--child",
+          `${mnt}/b`,
+          `--seed=${n}`,
+        ],
+        stdout: "null",
+        stderr: "null",
+      }).spawn()
+    );
     const ops = new Operations(libc, `${mnt}/a`, seed + 1);
     const until = performance.now() + ms;
     while (performance.now() < until) ops.step();
@@ -116,7 +139,7 @@ export function leaveDirty(
     const mode = [1, 2, 1, 2, 0][random.below(5)]!;
     if (libc.goingDown(mnt, mode) !== 0) throw new Error("goingdown");
     for (const fd of fds) libc.close(fd);
-    program.kill("SIGKILL");
+    for (const program of programs) program.kill("SIGKILL");
     // The file system is busy until it is gone.
     sleep(100);
   }, opts);
@@ -172,23 +195,34 @@ export async function recoverRound(
   const ours = `${dir}/ours-${seed}.img`;
   const mnt = `${dir}/mnt`;
   leaveDirty(libc, dirty, mnt, 320 * MiB, set, seed, ms);
+  const promised = seed % 2 === 1 ? cutLog(dirty) : 0;
   copy(dirty, theirs);
   copy(dirty, ours);
   let lines: string[] = [];
   let tree = new Map<string, TreeNode>();
   const list = seed % 4 === 0;
-  withMount(theirs, mnt, () => {
-    tree = readTree(libc, mnt);
-    if (list) lines = listHost(libc, mnt);
-  });
+  try {
+    withMount(theirs, mnt, () => {
+      tree = readTree(libc, mnt);
+      if (list) lines = listHost(libc, mnt);
+    });
+  } catch (error) {
+    // So much was cut off that the kernel cannot mount it either.
+    if (promised > 0) return [];
+    throw error;
+  }
   const complaints: string[] = [];
+  // What was cut off the log may be on the device already, and not everything that the
+  // kernel makes pleases xfs_repair.
+  const kernelClean = repair(theirs, 4) === "";
+  if (promised > 0 && !kernelClean) return [];
   const judge = (what: string, said: string) => {
     if (said !== "") complaints.push(`${what}: ${said}`);
   };
   try {
     const found = await weRecover(ours, list);
     judge("we find", listingDifference(lines, found));
-    judge("xfs_repair", repair(ours, 4));
+    if (kernelClean) judge("xfs_repair", repair(ours, 4));
     const reader = new FileReader(ours);
     judge("fsck", fsckXfs(reader).findings.join("\n"));
     reader.close();
@@ -196,13 +230,13 @@ export async function recoverRound(
       const found = readTree(libc, mnt);
       judge("the kernel finds", compareTrees(tree, found).join("\n"));
     });
-    judge("xfs_repair after the kernel", repair(ours, 4));
+    if (kernelClean) judge("xfs_repair after the kernel", repair(ours, 4));
   } catch (error) {
     complaints.push(String(error));
   }
   console.log(
     `recovery, seed ${seed} ${set.join(" ")}: ${tree.size} names, log ` +
-      `${describe(dirty)}: ` +
+      `${describe(dirty)}, ${promised} promised: ` +
       (complaints.length === 0 ? "equal" : "NOT equal"),
   );
   if (complaints.length === 0) {
@@ -232,7 +266,12 @@ async function main(): Promise<number> {
   const dir = Deno.makeTempDirSync({ prefix: "xfs-recover-" });
   let failed = 0;
   for (let i = 0; i < Number(values.rounds); i++) {
-    const complaints = await recoverRound(libc, dir, seed + i, Number(values.ms));
+    const complaints = await recoverRound(
+      libc,
+      dir,
+      seed + i,
+      Number(values.ms),
+    );
     for (const line of complaints.slice(0, 20)) {
       console.log(`  ${line.slice(0, 2000)}`);
     }

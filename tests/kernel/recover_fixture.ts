@@ -30,7 +30,9 @@ function blankLog(data: Uint8Array, tail: number, head: number): void {
   const at = (agno * view.getUint32(84) + logstart % 2 ** agblklog) * blocksize;
   const bbs = view.getUint32(96) * blocksize / 512;
   for (let bb = 0; bb < bbs; bb++) {
-    const live = tail <= head ? bb >= tail && bb < head : bb >= tail || bb < head;
+    const live = tail <= head
+      ? bb >= tail && bb < head
+      : bb >= tail || bb < head;
     if (live) continue;
     const from = at + bb * 512;
     const word = view.getUint32(from);
@@ -76,7 +78,7 @@ withMount(path, mnt, () => {
   const fds: number[] = [];
   for (let i = 0; i < Number(steps); i++) {
     ops.step();
-    if (i % 8 !== 0) continue;
+    if (i % 3 !== 0) continue;
     const fd = libc.open(`${mnt}/d/open`, O_RDWR | O_CREAT);
     libc.pwrite(fd, new Uint8Array(3000).fill(i), 0);
     libc.fsync(fd);

@@ -22,6 +22,7 @@ async function withSharedBlock(
     using file = await open();
     await file.write(bytes(1), { at: 0 });
     await file.cloneRange(file, { offset: 64 * KiB, length: 4 * KiB });
+    await file.truncate(256 * KiB);
   }
   await use(open);
   await fs.unmount();
@@ -54,13 +55,16 @@ Deno.test("unsharing leaves the blocks for copies to dirty pages beside what was
   });
 });
 
-Deno.test("an atomic write goes where a copy of the block beside it is still promised", async () => {
+Deno.test("an atomic write goes where space for a copy of another block is still promised", async () => {
   await withSharedBlock(async (open) => {
     using cached = await open();
+    // Space for copies is promised by 128 KiB.
     await cached.write(bytes(2), { at: 64 * KiB });
     using direct = await open(true);
-    await direct.write(bytes(3), { at: 68 * KiB, atomic: true });
+    // More than the device keeps whole: it goes to other blocks.
+    const data = new Uint8Array(16 * KiB).fill(3);
+    await direct.write(data, { at: 96 * KiB, atomic: true });
     assertEquals(await read(cached, 64 * KiB), bytes(2));
-    assertEquals(await read(direct, 68 * KiB), bytes(3));
+    assertEquals(await read(direct, 96 * KiB), bytes(3));
   });
 });

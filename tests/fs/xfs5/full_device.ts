@@ -108,13 +108,14 @@ async function fillAndEmpty(
     const file = await fs.open(path, { read: true, write: true, create: true });
     files.push({ file, path, content: new Content() });
   }
-  if (round % 4 === 1) await shareSome(files);
+  const shared = round % 4 === 1;
+  if (shared) await shareSome(files);
   if (round % 4 === 3) await comb(fs);
   await fill(files, random);
   for (const { file } of files) await file.sync();
   for (const one of files) await compare(one, random);
   if (round % 4 === 2) await fillWithNames(fs, random);
-  if (round % 2 === 1) await changeWhatIsFull(fs, files, random);
+  if (round % 2 === 1) await changeWhatIsFull(fs, files, shared, random);
   for (const { file } of files) file.close();
   await removeAll(fs);
 }
@@ -219,11 +220,15 @@ async function fillWithNames(fs: Mount, random: Prng): Promise<void> {
 async function changeWhatIsFull(
   fs: Mount,
   files: Filled[],
+  shared: boolean,
   random: Prng,
 ): Promise<void> {
   for (const { path } of files.slice(0, 5)) await fs.unlink(path);
   for (const one of files.slice(5, 20)) {
-    const size = random.below(one.content.size + 1);
+    // Cutting a shared block takes another one.
+    const grain = shared ? 64 * KiB : 1;
+    const any = random.below(one.content.size + 1);
+    const size = any - any % grain;
     await one.file.truncate(size);
     one.content.truncate(size);
   }

@@ -7,7 +7,7 @@ Deno.test("xfs answers with nothing but errors when an image is spoilt", async (
   const old = setLogHandler(() => {});
   let [mounted, failed] = [0, 0];
   try {
-    for (let seed = 0; seed < 200; seed++) {
+    for (let seed = 0; seed < 120; seed++) {
       const report = await runFuzz(bases[seed % bases.length]!, seed);
       if (report.mounted) mounted++;
       if (report.errors.has("EUCLEAN")) failed++;
@@ -16,5 +16,5 @@ Deno.test("xfs answers with nothing but errors when an image is spoilt", async (
     setLogHandler(old);
   }
   // If all were refused, or none, nothing would have been tried.
-  assert(mounted > 100 && failed > 50, `${mounted} mounted, ${failed} failed`);
+  assert(mounted > 60 && failed > 40, `${mounted} mounted, ${failed} failed`);
 });

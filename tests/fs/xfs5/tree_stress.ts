@@ -65,8 +65,8 @@ const WEIGHTS = {
   unlink: 6,
   rmdir: 2,
   rename: 9,
-  crowd: 2,
-  thin: 1,
+  crowd: 1,
+  thin: 2,
   setXattr: 8,
   removeXattr: 4,
   manyXattrs: 1,
@@ -515,9 +515,11 @@ class TreeStress {
     }
   }
 
-  /** Removes every other file of a directory. */
+  /** Removes every other file of the largest directory. */
   async thin(): Promise<void> {
-    const dir = this.#any(this.#dirs);
+    const dir = this.#dirs.reduce((a, b) =>
+      b.children.size > a.children.size ? b : a
+    );
     const names = [...dir.children.keys()].filter((_, i) => i % 2 === 0);
     for (const name of names) {
       if (dir.children.get(name)!.kind === "dir") continue;

@@ -5,7 +5,7 @@ for (const [name, mkfs] of OPTION_SETS) {
   Deno.test(`xfs holds what a model of it holds after random operations: ${name}`, async () => {
     const { device } = await runTreeStress({
       seed: 11,
-      ops: 160,
+      ops: 120,
       checkEvery: 40,
       mkfs,
     });
