@@ -32,16 +32,18 @@ export function whyNot(): string | null {
       return `there is no ${program}`;
     }
   }
-  const types = Deno.readTextFileSync("/proc/filesystems");
-  if (!/\bxfs\b/.test(types) && run("modprobe", ["xfs"]).code !== 0) {
-    return "the kernel has no XFS";
-  }
+  const dir = Deno.makeTempDirSync({ prefix: "xfs-probe-" });
   try {
-    Deno.statSync("/dev/loop-control");
-  } catch {
-    return "there are no loop devices";
+    const image = `${dir}/image`;
+    mkfs(image, 64 * 2 ** 20, []);
+    withMount(image, `${dir}/mnt`, () => {});
+    return null;
+  } catch (error) {
+    // A container, say, or a kernel without XFS or loop devices.
+    return `nothing can be mounted: ${(error as Error).message.split("\n")[0]}`;
+  } finally {
+    Deno.removeSync(dir, { recursive: true });
   }
-  return null;
 }
 
 /** Makes a sparse image with mkfs.xfs, of any size. */

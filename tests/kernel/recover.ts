@@ -224,7 +224,7 @@ export async function recoverRound(
     judge("we find", listingDifference(lines, found));
     if (kernelClean) judge("xfs_repair", repair(ours, 4));
     const reader = new FileReader(ours);
-    judge("fsck", fsckXfs(reader).findings.join("\n"));
+    if (kernelClean) judge("fsck", fsckXfs(reader).findings.join("\n"));
     reader.close();
     withMount(ours, mnt, () => {
       const found = readTree(libc, mnt);
