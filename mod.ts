@@ -145,13 +145,13 @@ export {
   type FsckReader,
   type FsckReport,
   fsckXfs,
-} from "./fs/xfs5/fsck/fsck.ts";
+} from "./fs/xfs/fsck/fsck.ts";
 export {
   mkfsXfs,
   type MkfsXfsOptions,
   type XfsGeometry,
-} from "./fs/xfs5/mkfs.ts";
-export { xfs } from "./fs/xfs5/super.ts";
+} from "./fs/xfs/mkfs.ts";
+export { xfs } from "./fs/xfs/super.ts";
 export {
   type Clock,
   type EventClock,

@@ -46,7 +46,7 @@ import {
 } from "../../block/mod.ts";
 import { EINVAL, EIO } from "../../lib/errno.ts";
 import { type RamHooks, ramMount } from "./ramfs.ts";
-import { assertCleanImage } from "./xfs5/clean.ts";
+import { assertCleanImage } from "./xfs/clean.ts";
 
 const MiB = 2 ** 20;
 

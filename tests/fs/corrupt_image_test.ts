@@ -29,7 +29,7 @@ import {
 import { crc32c } from "../../lib/crc32c.ts";
 import { setLogHandler } from "../../lib/printk.ts";
 import { Prng } from "../../lib/prng.ts";
-import { Image, metadataCrcAt } from "./xfs5/image.ts";
+import { Image, metadataCrcAt } from "./xfs/image.ts";
 
 const MiB = 2 ** 20;
 const PAGE = 4096;

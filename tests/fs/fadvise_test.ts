@@ -7,7 +7,7 @@ import {
   VirtualClock,
   xfs,
 } from "../../mod.ts";
-import { assertCleanImage } from "./xfs5/clean.ts";
+import { assertCleanImage } from "./xfs/clean.ts";
 
 const KIB = 1024;
 

@@ -27,7 +27,7 @@ import {
   xfs,
 } from "../../mod.ts";
 import { codeOf, codeOfAsync } from "./ramfs.ts";
-import { assertCleanImage } from "./xfs5/clean.ts";
+import { assertCleanImage } from "./xfs/clean.ts";
 
 const P = 4096;
 const MiB = 2 ** 20;

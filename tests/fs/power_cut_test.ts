@@ -12,7 +12,7 @@ import {
   VirtualClock,
   xfs,
 } from "../../mod.ts";
-import { assertCleanImage } from "./xfs5/clean.ts";
+import { assertCleanImage } from "./xfs/clean.ts";
 
 const MiB = 2 ** 20;
 

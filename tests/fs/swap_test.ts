@@ -21,7 +21,7 @@ import { exampleFs } from "../example_fs.ts";
 import { TestDevice } from "../iomap/testfs.ts";
 import { TaskClock, watchLocks } from "../lockdep.ts";
 import { codeOfAsync } from "./ramfs.ts";
-import { assertCleanImage } from "./xfs5/clean.ts";
+import { assertCleanImage } from "./xfs/clean.ts";
 
 const P = 4096;
 const MiB = 2 ** 20;

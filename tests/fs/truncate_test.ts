@@ -12,7 +12,7 @@ import {
   xfs,
 } from "../../mod.ts";
 import { exampleFs } from "../example_fs.ts";
-import { assertCleanImage } from "./xfs5/clean.ts";
+import { assertCleanImage } from "./xfs/clean.ts";
 
 const KiB = 1024;
 const ALL = { read: true, write: true, create: true };

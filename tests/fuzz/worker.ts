@@ -6,8 +6,8 @@
 
 import { setWarningHandler } from "../../lib/bug.ts";
 import { setLogHandler } from "../../lib/printk.ts";
-import { fuzzBases, runFuzz } from "../fs/xfs5/fuzz.ts";
-import { OPTION_SETS } from "../fs/xfs5/option_sets.ts";
+import { fuzzBases, runFuzz } from "../fs/xfs/fuzz.ts";
+import { OPTION_SETS } from "../fs/xfs/option_sets.ts";
 
 /** What came of one image. */
 export interface Answer {

@@ -7,7 +7,7 @@ import {
   VirtualClock,
   xfs,
 } from "../../mod.ts";
-import { assertCleanImage } from "../fs/xfs5/clean.ts";
+import { assertCleanImage } from "../fs/xfs/clean.ts";
 
 const KiB = 1024;
 /** Data every 256 KiB, so that no two pieces are one mapping. */

@@ -48,7 +48,7 @@ import {
   oneIn,
   SchedulingClock,
 } from "./schedules_stack.ts";
-import { assertCleanImage } from "../fs/xfs5/clean.ts";
+import { assertCleanImage } from "../fs/xfs/clean.ts";
 
 const KiB = 1024;
 const PAGE = 4096;

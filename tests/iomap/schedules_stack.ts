@@ -25,7 +25,7 @@ import { VirtualClock } from "../../lib/clock.ts";
 import type { Prng } from "../../lib/prng.ts";
 import { mkfsXfs } from "../../mod.ts";
 import { TaskClock } from "../lockdep.ts";
-import type { FsckReader } from "../../fs/xfs5/fsck/fsck.ts";
+import type { FsckReader } from "../../fs/xfs/fsck/fsck.ts";
 
 /** Whether something is so once in `n` times. */
 export function oneIn(prng: Prng, n: number): boolean {

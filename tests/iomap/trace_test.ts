@@ -34,7 +34,7 @@ import {
   xfs,
 } from "../../mod.ts";
 import { bytes, test, TestFs } from "./testfs.ts";
-import { assertCleanImage } from "../fs/xfs5/clean.ts";
+import { assertCleanImage } from "../fs/xfs/clean.ts";
 
 /** Events of what `fn` does. */
 async function traced(fn: () => unknown): Promise<IomapTraceEvent[]> {

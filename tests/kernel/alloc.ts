@@ -21,7 +21,7 @@ import { assertEquals } from "@std/assert";
 import {
   XFS_AG_RESV_NONE,
   xfsAgResvInit,
-} from "../../fs/xfs5/libxfs/ag-resv.ts";
+} from "../../fs/xfs/libxfs/ag-resv.ts";
 import {
   XFS_ALLOC_INITIAL_USER_DATA,
   XFS_ALLOC_NOBUSY,
@@ -29,20 +29,20 @@ import {
   XfsAllocArg,
   xfsAllocVextentStartAg,
   xfsFreeExtentLater,
-} from "../../fs/xfs5/libxfs/alloc.ts";
-import { xfsExtentBusyClearAll } from "../../fs/xfs5/libxfs/extent-busy.ts";
-import type { XfsInode } from "../../fs/xfs5/inode.ts";
-import { NULLFSBLOCK, XFS_DATA_FORK } from "../../fs/xfs5/libxfs/format.ts";
-import { BmbtIrec } from "../../fs/xfs5/libxfs/iext.ts";
+} from "../../fs/xfs/libxfs/alloc.ts";
+import { xfsExtentBusyClearAll } from "../../fs/xfs/libxfs/extent-busy.ts";
+import type { XfsInode } from "../../fs/xfs/inode.ts";
+import { NULLFSBLOCK, XFS_DATA_FORK } from "../../fs/xfs/libxfs/format.ts";
+import { BmbtIrec } from "../../fs/xfs/libxfs/iext.ts";
 import {
   xfsRmapMapExtent,
   xfsRmapUnmapExtent,
-} from "../../fs/xfs5/libxfs/rmap.ts";
-import type { XfsMount } from "../../fs/xfs5/mount.ts";
+} from "../../fs/xfs/libxfs/rmap.ts";
+import type { XfsMount } from "../../fs/xfs/mount.ts";
 import { Prng } from "../../lib/prng.ts";
-import { readFreeSpace } from "../fs/xfs5/libxfs/alloc_check.ts";
-import { begin, mountImage } from "../fs/xfs5/libxfs/fixture.ts";
-import { MemoryDevice } from "../fs/xfs5/libxfs/memory_device.ts";
+import { readFreeSpace } from "../fs/xfs/libxfs/alloc_check.ts";
+import { begin, mountImage } from "../fs/xfs/libxfs/fixture.ts";
+import { MemoryDevice } from "../fs/xfs/libxfs/memory_device.ts";
 import { mkfs, repair, run, whyNot, withMount } from "./loop.ts";
 
 /** Files of an image. */

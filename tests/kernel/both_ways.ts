@@ -8,20 +8,20 @@
  * @module
  */
 
-import { fsckXfs } from "../../fs/xfs5/fsck/fsck.ts";
+import { fsckXfs } from "../../fs/xfs/fsck/fsck.ts";
 import { Prng } from "../../lib/prng.ts";
 import { mount } from "../../mod.ts";
-import { xfs } from "../fs/xfs5/fixture.ts";
-import { Image } from "../fs/xfs5/image.ts";
-import { OPTION_SETS } from "../fs/xfs5/option_sets.ts";
+import { xfs } from "../fs/xfs/fixture.ts";
+import { Image } from "../fs/xfs/image.ts";
+import { OPTION_SETS } from "../fs/xfs/option_sets.ts";
 import {
   Fingerprint,
   type Found,
   listing,
   listingDifference,
   listMount,
-} from "../fs/xfs5/tree_listing.ts";
-import { runTreeStress } from "../fs/xfs5/tree_stress.ts";
+} from "../fs/xfs/tree_listing.ts";
+import { runTreeStress } from "../fs/xfs/tree_stress.ts";
 import type { Libc } from "./libc.ts";
 import { repair, withMount } from "./loop.ts";
 import { Operations } from "./ops.ts";

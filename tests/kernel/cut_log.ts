@@ -5,9 +5,9 @@
  * @module
  */
 
-import * as L from "../../fs/xfs5/libxfs/log-format.ts";
-import { decodeSb, XfsSb } from "../../fs/xfs5/libxfs/sb.ts";
-import { xlogLogrecHblks } from "../../fs/xfs5/log.ts";
+import * as L from "../../fs/xfs/libxfs/log-format.ts";
+import { decodeSb, XfsSb } from "../../fs/xfs/libxfs/sb.ts";
+import { xlogLogrecHblks } from "../../fs/xfs/log.ts";
 
 const INTENTS = [L.XFS_LI_EFI, L.XFS_LI_RUI, L.XFS_LI_CUI, L.XFS_LI_BUI];
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { FsckReader } from "../../fs/xfs5/fsck/fsck.ts";
+import type { FsckReader } from "../../fs/xfs/fsck/fsck.ts";
 
 /** Reads a file. */
 export class FileReader implements FsckReader {

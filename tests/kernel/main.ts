@@ -14,9 +14,9 @@
  */
 
 import { parseArgs } from "node:util";
-import { OPTION_SETS } from "../fs/xfs5/option_sets.ts";
+import { OPTION_SETS } from "../fs/xfs/option_sets.ts";
 import { bothWays } from "./both_ways.ts";
-import { fsckXfs } from "../../fs/xfs5/fsck/fsck.ts";
+import { fsckXfs } from "../../fs/xfs/fsck/fsck.ts";
 import { FileReader } from "./file_reader.ts";
 import { Libc } from "./libc.ts";
 import { mkfs, repair, whyNot, withMount } from "./loop.ts";

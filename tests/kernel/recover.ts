@@ -14,13 +14,13 @@
  */
 
 import { parseArgs } from "node:util";
-import { fsckXfs } from "../../fs/xfs5/fsck/fsck.ts";
+import { fsckXfs } from "../../fs/xfs/fsck/fsck.ts";
 import { setLogHandler } from "../../lib/printk.ts";
 import { Prng } from "../../lib/prng.ts";
 import { createNvme, mount, RealClock } from "../../mod.ts";
 import { FileMedia } from "../../block/nvme/media.ts";
-import { xfs } from "../fs/xfs5/fixture.ts";
-import { listingDifference, listMount } from "../fs/xfs5/tree_listing.ts";
+import { xfs } from "../fs/xfs/fixture.ts";
+import { listingDifference, listMount } from "../fs/xfs/tree_listing.ts";
 import { listHost } from "./both_ways.ts";
 import { cutLog } from "./cut_log.ts";
 import { FileReader } from "./file_reader.ts";

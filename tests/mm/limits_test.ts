@@ -16,7 +16,7 @@ import {
 import { shrinkFolios } from "../../mm/vmscan.ts";
 import { filemapLookup } from "../../mm/filemap.ts";
 import { FakeFile } from "./fake_file.ts";
-import { assertCleanImage } from "../fs/xfs5/clean.ts";
+import { assertCleanImage } from "../fs/xfs/clean.ts";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;

@@ -25,11 +25,11 @@ const ALLOWED: Record<string, string[]> = {
   "fs": ["lib", "mm", "block"],
   "iomap": ["lib", "mm", "block", "fs"],
   "dax": ["lib", "mm", "block", "fs", "iomap"],
-  "fs/xfs5": ["lib", "mm", "block", "fs", "iomap", "dax", "fs/xfs5/libxfs"],
+  "fs/xfs": ["lib", "mm", "block", "fs", "iomap", "dax", "fs/xfs/libxfs"],
   // The format and what is done with it knows of no page cache and no mapping.
-  "fs/xfs5/libxfs": ["lib", "block", "fs", "fs/xfs5"],
+  "fs/xfs/libxfs": ["lib", "block", "fs", "fs/xfs"],
   // A mistake of the file system must not hide itself from the check.
-  "fs/xfs5/fsck": ["lib", "block", "fs", "fs/xfs5/libxfs"],
+  "fs/xfs/fsck": ["lib", "block", "fs", "fs/xfs/libxfs"],
   ".": [
     "lib",
     "mm",
@@ -39,8 +39,8 @@ const ALLOWED: Record<string, string[]> = {
     "fs",
     "iomap",
     "dax",
-    "fs/xfs5",
-    "fs/xfs5/fsck",
+    "fs/xfs",
+    "fs/xfs/fsck",
   ],
 };
 /** What tools may import: the public entry points, and each other. */
@@ -121,10 +121,10 @@ Deno.test("the import table finds what it forbids", () => {
     { from: "block/a.ts", specifier: "./nvme/b.ts" },
     { from: "block/a.ts", specifier: "./dm/mod.ts" },
     { from: "block/dm/a.ts", specifier: "../nvme/b.ts" },
-    { from: "fs/a.ts", specifier: "./xfs5/b.ts" },
-    { from: "fs/xfs5/libxfs/a.ts", specifier: "../../../iomap/b.ts" },
-    { from: "fs/xfs5/libxfs/a.ts", specifier: "../fsck/b.ts" },
-    { from: "fs/xfs5/fsck/a.ts", specifier: "../b.ts" },
+    { from: "fs/a.ts", specifier: "./xfs/b.ts" },
+    { from: "fs/xfs/libxfs/a.ts", specifier: "../../../iomap/b.ts" },
+    { from: "fs/xfs/libxfs/a.ts", specifier: "../fsck/b.ts" },
+    { from: "fs/xfs/fsck/a.ts", specifier: "../b.ts" },
     { from: "iomap/a.ts", specifier: "@std/assert" },
     { from: "tools/a.ts", specifier: "../lib/clock.ts" },
   ];

@@ -12,9 +12,9 @@
  * @module
  */
 
-import { OPTION_SETS } from "../fs/xfs5/option_sets.ts";
-import { runFullDevice } from "../fs/xfs5/full_device.ts";
-import { runTreeStress } from "../fs/xfs5/tree_stress.ts";
+import { OPTION_SETS } from "../fs/xfs/option_sets.ts";
+import { runFullDevice } from "../fs/xfs/full_device.ts";
+import { runTreeStress } from "../fs/xfs/tree_stress.ts";
 import { parseShare, runShare } from "./cli.ts";
 
 const MiB = 2 ** 20;

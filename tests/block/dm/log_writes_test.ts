@@ -32,7 +32,7 @@ import {
   settle,
   submit,
 } from "../fake_device.ts";
-import { assertCleanImage } from "../../fs/xfs5/clean.ts";
+import { assertCleanImage } from "../../fs/xfs/clean.ts";
 
 const FLUSH = REQ_OP_WRITE | REQ_PREFLUSH;
 

@@ -40,8 +40,8 @@ import { vfsCloneFileRange } from "../../../fs/remap-range.ts";
 import { vfsGetattr } from "../../../fs/stat.ts";
 import { vfsMount, vfsUnmount } from "../../../fs/super.ts";
 import { vfsFsync } from "../../../fs/sync.ts";
-import type { XfsInode } from "../../../fs/xfs5/inode.ts";
-import { xfsDirectWriteIomapOps } from "../../../fs/xfs5/iomap.ts";
+import type { XfsInode } from "../../../fs/xfs/inode.ts";
+import { xfsDirectWriteIomapOps } from "../../../fs/xfs/iomap.ts";
 import {
   Iomap,
   IOMAP_ATOMIC,
@@ -64,7 +64,7 @@ import {
 } from "../../../lib/errno.ts";
 import { IovIter } from "../../../lib/iov-iter.ts";
 import { Mm } from "../../../mm/mm.ts";
-import { assertCleanImage } from "../xfs5/clean.ts";
+import { assertCleanImage } from "../xfs/clean.ts";
 
 const KiB = 2 ** 10;
 const MiB = 2 ** 20;

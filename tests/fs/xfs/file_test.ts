@@ -19,7 +19,7 @@ import { setIomapTracer } from "../../../iomap/trace.ts";
 import { EIOCBQUEUED } from "../../../lib/errno.ts";
 import { IovIter } from "../../../lib/iov-iter.ts";
 import { Mm } from "../../../mm/mm.ts";
-import { assertCleanImage } from "../xfs5/clean.ts";
+import { assertCleanImage } from "../xfs/clean.ts";
 
 const MiB = 2 ** 20;
 

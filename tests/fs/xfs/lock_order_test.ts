@@ -24,7 +24,7 @@ import {
 import { MSEC } from "../../../lib/clock.ts";
 import { Prng } from "../../../lib/prng.ts";
 import { TaskClock, taskwise, watchLocks } from "../../lockdep.ts";
-import { assertCleanImage } from "../xfs5/clean.ts";
+import { assertCleanImage } from "../xfs/clean.ts";
 
 interface Stack {
   clock: TaskClock;

@@ -14,7 +14,7 @@ import {
 } from "../../../mod.ts";
 import type { Bio } from "../../../block/bio.ts";
 import { opIsWrite } from "../../../block/blk-types.ts";
-import { assertCleanImage } from "../xfs5/clean.ts";
+import { assertCleanImage } from "../xfs/clean.ts";
 import { PassDevice } from "./pass_device.ts";
 
 const KiB = 1024;

@@ -18,19 +18,19 @@ import {
   VirtualClock,
   xfs,
 } from "../../../mod.ts";
-import type { XfsInode } from "../../../fs/xfs5/inode.ts";
+import type { XfsInode } from "../../../fs/xfs/inode.ts";
 import {
   BmbtIrec,
   IextCursor,
   type Ifork,
   isnullstartblock,
   startblockval,
-} from "../../../fs/xfs5/libxfs/iext.ts";
-import type { XfsMount } from "../../../fs/xfs5/mount.ts";
+} from "../../../fs/xfs/libxfs/iext.ts";
+import type { XfsMount } from "../../../fs/xfs/mount.ts";
 import { setWarningHandler } from "../../../lib/bug.ts";
 import { Prng } from "../../../lib/prng.ts";
 import { filemapRangeNeedsWriteback } from "../../../mm/filemap.ts";
-import { assertCleanImage } from "../xfs5/clean.ts";
+import { assertCleanImage } from "../xfs/clean.ts";
 
 export const KiB = 1024;
 export const MiB = 1024 * KiB;

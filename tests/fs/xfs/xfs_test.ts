@@ -27,7 +27,7 @@ import {
 import { Bio, submitBioWait } from "../../../block/bio.ts";
 import { REQ_OP_READ, REQ_OP_WRITE } from "../../../block/blk-types.ts";
 import { Prng } from "../../../lib/prng.ts";
-import { assertCleanImage } from "../xfs5/clean.ts";
+import { assertCleanImage } from "../xfs/clean.ts";
 import { FailingDevice } from "./failing_device.ts";
 
 const KiB = 1024;
