@@ -1,9 +1,9 @@
 /**
  * Mounting, syncing and unmounting.
  *
- * There is no log yet: while anything may be written, the super block says that the
- * image needs repair, so that one that was not unmounted is refused here and by the
- * kernel.
+ * A log that the kernel has left is recovered, but none is written yet: while anything
+ * may be written, the super block says that the image needs repair, so that one that
+ * was not unmounted is refused here and by the kernel.
  *
  * Kernel counterpart: fs/xfs/xfs_super.c, xfs_mount.c.
  *
@@ -50,6 +50,8 @@ import {
   XFS_SB_FEAT_INCOMPAT_NEEDSREPAIR,
   XFS_SB_FEAT_RO_COMPAT_ALL,
 } from "./libxfs/format.ts";
+import { XLOG_BIG_RECORD_BSIZE } from "./libxfs/log-format.ts";
+import { xfsLogCalcMinimumSize } from "./libxfs/log-rlimit.ts";
 import { decodeSb, encodeSb, type XfsSb } from "./libxfs/sb.ts";
 import {
   xlogRecoverProcessIntents,
@@ -175,6 +177,12 @@ function checkSb(
   if (!log) {
     const where = `${sb.logstart}+${sb.logblocks}`;
     return mountError(-EFSCORRUPTED, `log at ${where}`);
+  }
+  const least = xfsLogCalcMinimumSize(sb, XLOG_BIG_RECORD_BSIZE);
+  if (sb.logblocks < least) {
+    const why = `log of ${sb.logblocks} blocks is too small; the least is ` +
+      `${least}`;
+    return mountError(-EINVAL, why);
   }
   if (!sb.verifyIno(sb.rootino)) {
     return mountError(-EFSCORRUPTED, `rootino ${sb.rootino}`);

@@ -26,6 +26,7 @@ import {
 } from "../../../mod.ts";
 import { Bio, submitBioWait } from "../../../block/bio.ts";
 import { REQ_OP_READ, REQ_OP_WRITE } from "../../../block/blk-types.ts";
+import { decodeSb, encodeSb } from "../../../fs/xfs/libxfs/sb.ts";
 import { Prng } from "../../../lib/prng.ts";
 import { assertCleanImage } from "../xfs/clean.ts";
 import { FailingDevice } from "./failing_device.ts";
@@ -124,6 +125,29 @@ Deno.test("mount() refuses options by name, and what is no XFS", async () => {
     assertStringIncludes(e.message, named!);
   }
   await (await mount(nvme, xfs, { options: "allocsize=64k" })).unmount();
+  nvme.close();
+});
+
+Deno.test("mount() refuses a log that the largest transaction may not fit", async () => {
+  const nvme = device();
+  await mkfsXfs(nvme, { sectorSize: 512 });
+  const data = new Uint8Array(512);
+  const transfer = async (op: number) => {
+    const bio = new Bio(nvme, op);
+    bio.addData(data, 0, 512);
+    assertEquals(await submitBioWait(bio), 0);
+  };
+  await transfer(REQ_OP_READ);
+  const sb = decodeSb(data);
+  assert(!("reason" in sb));
+  sb.logblocks = 1200;
+  data.set(encodeSb(sb));
+  await transfer(REQ_OP_WRITE);
+  const e = await failure(() => mount(nvme, xfs));
+  assertEquals(e.code, "EINVAL");
+  // As Linux 6.18 has it for these features.
+  assertStringIncludes(e.message, "log of 1200 blocks is too small");
+  assertStringIncludes(e.message, "the least is 1338");
   nvme.close();
 });
 
