@@ -115,8 +115,6 @@ export const ERESTARTSYS = 512;
 export const EIOCBQUEUED = 529;
 /** A metadata structure failed its checks (kernel: an alias of `EUCLEAN`). */
 export const EFSCORRUPTED: typeof EUCLEAN = EUCLEAN;
-/** A metadata structure has a wrong checksum (kernel: an alias of `EBADMSG`). */
-export const EFSBADCRC: typeof EBADMSG = EBADMSG;
 
 /** Number of each error by its name. */
 export const ERRNO: Readonly<Record<ErrnoName, number>> = {
