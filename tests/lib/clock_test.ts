@@ -343,7 +343,8 @@ Deno.test("corner case 149: no wait of RealClock below 2 ms goes through setTime
   assertEquals(timeouts, []);
   // Long enough for a machine that stands still in between.
   const long = await counting("setTimeout", () => clock.sleep(60 * MSEC));
-  assertEquals(long.length, 1);
+  // One that is over a little early is followed by another.
+  assert(long.length >= 1 && long.length <= 3, `${long}`);
 });
 
 /** What a program that has `clock`, a real one, prints. */
